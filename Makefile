@@ -1,0 +1,71 @@
+# Everything a newcomer types. `make` alone lists the targets.
+#
+# One cache folder holds what is not in the tree: libraries, models, compiled crates and built plugins.
+# One profile and always the whole workspace: a crate asked for with other features would be compiled twice.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+FORMWORK_CACHE ?= $(HOME)/.cache/formwork
+CARGO_TARGET_DIR ?= $(FORMWORK_CACHE)/target
+# The programs run in other folders than this one: relative paths would then mean something else.
+override FORMWORK_CACHE := $(abspath $(FORMWORK_CACHE))
+override CARGO_TARGET_DIR := $(abspath $(CARGO_TARGET_DIR))
+export FORMWORK_CACHE CARGO_TARGET_DIR
+
+# Real forms and texts for the tests lie beside the clone where they are provided. Without them the tests
+# that need them say that they were skipped.
+ifneq ($(wildcard ../shared/data/.),)
+export FORMWORK_TEST_DATA ?= $(abspath ../shared/data)
+endif
+
+# A shell that was open while Rust was installed does not have its folder in PATH yet.
+ifeq ($(shell command -v cargo 2>/dev/null),)
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+endif
+
+PLUGINS := validate classify extract export
+FORMWORK := $(CARGO_TARGET_DIR)/release/formwork
+CARGO_FLAGS := --release --locked --workspace
+
+.PHONY: help rust setup build plugins run demo lint test bench clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+rust:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust as https://rustup.rs says" >&2; exit 2; }
+
+setup: ## install or name what the machine lacks, fetch libraries and models
+	@scripts/setup.sh
+
+build: rust setup ## build the host and the first-party plugins
+	cargo build $(CARGO_FLAGS)
+	@$(MAKE) --no-print-directory plugins
+
+# The builder skips a plugin whose sources have not changed.
+plugins:
+	@for plugin in $(PLUGINS); do "$(FORMWORK)" plugin build "plugins/$$plugin" --out "$(FORMWORK_CACHE)/plugins"; done
+
+run: build ## show the example forms at work, then serve on localhost
+	"$(FORMWORK)" demo --serve
+
+demo: build ## show the example forms at work, then end; fails if one did not end as expected
+	"$(FORMWORK)" demo
+
+lint: rust ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	@if [ -f plugins/Cargo.toml ]; then echo "cargo fmt (plugins)"; cargo fmt --manifest-path plugins/Cargo.toml --all --check; fi
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+
+test: build lint ## build, lint, all tests, then the demo
+	cargo test $(CARGO_FLAGS)
+	"$(FORMWORK)" demo
+
+bench: build ## measure validation, tasks, HTTP, embeddings and generation on this machine
+	"$(FORMWORK)" bench
+
+clean: ## remove what was compiled; libraries and models stay
+	@if command -v cargo >/dev/null; then cargo clean; fi
+	rm -rf "$(FORMWORK_CACHE)/plugins"

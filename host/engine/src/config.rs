@@ -1,0 +1,77 @@
+//! The one place where wasmtime is configured. Compiler, server, command line and tests all use it: a component compiled
+//! under another configuration would be compiled again at every load.
+
+use std::num::NonZeroUsize;
+
+use wasmtime::{Cache, CacheConfig, Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+
+use crate::limits::{MAX_INSTANCES, MAX_MEMORIES, MAX_TABLES};
+use crate::{EngineOptions, Error};
+
+/// Host functions get what is left of the fiber's stack after the guest's share.
+const GUEST_STACK_BYTES: usize = 512 << 10;
+const FIBER_STACK_BYTES: usize = 2 << 20;
+
+/// Frames of a trap's backtrace: enough to find the function, short enough for a log line.
+const BACKTRACE_FRAMES: NonZeroUsize = match NonZeroUsize::new(20) {
+    Some(frames) => frames,
+    None => NonZeroUsize::MIN,
+};
+
+/// Elements of a table: components made from JavaScript and C# exceed 10,000.
+const TABLE_ELEMENTS: usize = 100_000;
+
+/// Host-side state of one component instance, bytes.
+const COMPONENT_INSTANCE_BYTES: usize = 8 << 20;
+
+pub(crate) fn engine_config(options: &EngineOptions) -> Result<Config, Error> {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(FIBER_STACK_BYTES)
+        .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES))
+        .memory_init_cow(true)
+        // WASI 0.2 only: without concurrency a call needs no task bookkeeping.
+        .concurrency_support(false)
+        // Multi-memory stays on: wasmtime's own adapters for composed components use it.
+        .wasm_multi_memory(true)
+        .wasm_memory64(false)
+        .shared_memory(false)
+        .wasm_relaxed_simd(false)
+        .relaxed_simd_deterministic(true)
+        .parallel_compilation(true)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(options)));
+    if let Some(folder) = &options.cache_folder {
+        std::fs::create_dir_all(folder)
+            .map_err(|source| Error::CacheFolder { folder: folder.clone(), message: source.to_string() })?;
+        let mut cache = CacheConfig::new();
+        cache.with_directory(folder);
+        let cache = Cache::new(cache)
+            .map_err(|error| Error::CacheFolder { folder: folder.clone(), message: format!("{error:#}") })?;
+        config.cache(Some(cache));
+    }
+    Ok(config)
+}
+
+fn pooling(options: &EngineOptions) -> PoolingAllocationConfig {
+    let slots = options.slots.max(1);
+    let mut pooling = PoolingAllocationConfig::new();
+    pooling
+        .total_component_instances(slots)
+        .total_core_instances(slots.saturating_mul(8))
+        .total_memories(slots.saturating_mul(2))
+        .total_tables(slots.saturating_mul(4))
+        .total_stacks(slots)
+        .max_memory_size(usize::try_from(options.caps.memory_bytes).unwrap_or(usize::MAX))
+        .table_elements(TABLE_ELEMENTS)
+        .max_component_instance_size(COMPONENT_INSTANCE_BYTES)
+        .max_core_instances_per_component(u32::try_from(MAX_INSTANCES).unwrap_or(u32::MAX))
+        .max_memories_per_component(u32::try_from(MAX_MEMORIES).unwrap_or(u32::MAX))
+        .max_tables_per_component(u32::try_from(MAX_TABLES).unwrap_or(u32::MAX))
+        .linear_memory_keep_resident(options.keep_resident_bytes)
+        .table_keep_resident(64 << 10)
+        .max_unused_warm_slots(slots);
+    pooling
+}

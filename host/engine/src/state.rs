@@ -1,0 +1,78 @@
+//! What a store holds for one call.
+
+use std::sync::Arc;
+
+use formwork_inference::{CallContext as InferenceContext, Inference};
+use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use crate::limits::{MAX_HANDLES, MAX_RANDOM_BYTES};
+use crate::meter::{MemoryLimiter, Meter};
+use crate::output::BoundedOutput;
+use crate::{CallContext, ProgressSink};
+
+/// The store's data: one call's view of the host.
+pub(crate) struct State {
+    wasi: WasiCtx,
+    pub(crate) table: ResourceTable,
+    pub(crate) limiter: MemoryLimiter,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) inference: Inference,
+    pub(crate) inference_call: InferenceContext,
+    pub(crate) plugin: Arc<str>,
+    pub(crate) correlation_id: String,
+    pub(crate) progress: Option<ProgressSink>,
+    /// False during `prepare`, whose state may be given to many submissions.
+    pub(crate) imports_allowed: bool,
+}
+
+impl State {
+    /// No environment, no arguments, no files, no network; clocks and randomness only.
+    pub(crate) fn new(
+        meter: Arc<Meter>,
+        inference: Inference,
+        plugin: Arc<str>,
+        context: &CallContext,
+        stdio: &BoundedOutput,
+    ) -> Self {
+        let wasi = WasiCtxBuilder::new()
+            .stdout(stdio.clone())
+            .stderr(stdio.clone())
+            .max_random_size(MAX_RANDOM_BYTES)
+            .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_HANDLES);
+        let deadline = Some(context.deadline.map_or(meter.wall_limit(), |at| at.min(meter.wall_limit())));
+        Self {
+            wasi,
+            table,
+            limiter: MemoryLimiter(Arc::clone(&meter)),
+            inference,
+            inference_call: InferenceContext {
+                deadline,
+                cancel: context.cancel.clone(),
+                owner: context.owner.clone(),
+            },
+            meter,
+            plugin,
+            correlation_id: context.correlation_id.clone(),
+            progress: context.progress.clone(),
+            imports_allowed: false,
+        }
+    }
+
+    /// Counts a host call and refuses it during `prepare`.
+    pub(crate) fn enter(&self, bytes: usize) -> wasmtime::Result<()> {
+        self.meter.host_call(bytes)?;
+        if self.imports_allowed {
+            Ok(())
+        } else {
+            Err(wasmtime::Error::msg("prepare called an import: do it in the work function"))
+        }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}

@@ -1,0 +1,56 @@
+//! Who calls, until when, and how to stop it. Every native step looks here before it starts.
+
+use std::future::pending;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+
+/// The frame of one call.
+#[derive(Debug, Clone, Default)]
+pub struct CallContext {
+    /// When the call is given up; `None` waits for as long as it takes.
+    pub deadline: Option<Instant>,
+    /// Cancels the call: queued work is skipped, running work stops at the next step.
+    pub cancel: CancellationToken,
+    /// The pool that calls, a metrics label: keep it to a handful of names.
+    pub owner: String,
+}
+
+impl CallContext {
+    /// `Ok` while the call is still wanted.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        match self.deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(Error::DeadlineExceeded),
+            _ => Ok(()),
+        }
+    }
+
+    /// Resolves when the call is no longer wanted.
+    pub(crate) async fn given_up(&self) -> Error {
+        let deadline = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Error::Cancelled,
+            () = deadline => Error::DeadlineExceeded,
+        }
+    }
+
+    /// The same frame with a token of its own, so that a dropped call can be stopped alone.
+    pub(crate) fn child(&self) -> Self {
+        Self {
+            deadline: self.deadline,
+            cancel: self.cancel.child_token(),
+            owner: self.owner.clone(),
+        }
+    }
+}

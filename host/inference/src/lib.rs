@@ -1,0 +1,40 @@
+//! Native inference: llama.cpp and ONNX Runtime behind one handle and one limit.
+//!
+//! **Problem.** Plugins need embeddings, generated text and tensors; the native libraries that give
+//! them abort on bad input, take every core and know neither deadlines nor fairness.
+//!
+//! **Promise.** Every model is a file with a verified sha256. Calls are bounded in size, queue in
+//! order, stop at their deadline or cancellation, and answer with typed errors and the [`ModelId`]
+//! that did the work. All native work together stays within [`Options::threads`].
+//!
+//! **Cost.** One thread and one queue per model; models are loaded once at start and stay.
+//!
+//! **Rejected.** A server process per library (a copy and a context switch per call, a second thing to
+//! supervise); calling the libraries from the caller's thread (no order, no bound).
+//!
+//! This crate knows neither WebAssembly nor HTTP.
+
+mod call;
+mod error;
+mod file_check;
+pub mod limits;
+mod llama;
+mod metrics;
+mod model;
+mod native_log;
+mod onnx;
+mod options;
+mod permits;
+mod service;
+mod tensor;
+mod worker;
+
+pub use call::CallContext;
+pub use error::Error;
+pub use llama::completion::{Chunk, Completion, FinishReason, GenerationRequest, Summary};
+pub use model::{FileSpec, ModelId, ModelSpec, ModelState, ModelStatus, ModelTask};
+pub use options::Options;
+pub use service::{Embeddings, Inference};
+pub use tensor::{Tensor, TensorData};
+/// Cancels calls; re-exported so that callers need not match versions.
+pub use tokio_util::sync::CancellationToken;

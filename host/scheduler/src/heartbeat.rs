@@ -1,0 +1,108 @@
+//! Prolongs the leases of this process and settles those of workers that vanished.
+//!
+//! It has its own OS thread with its own runtime: whatever guests, requests or dispatchers do, leases are prolonged.
+//! One call covers all runs. Only after a heartbeat that succeeded are ended leases settled, so that a process that
+//! was stopped for longer than its lease (a suspended machine) keeps its own runs if nobody else took them.
+
+use crate::{clock, metrics, runs::Run, runs::Stop, scheduler::Shared};
+use formwork_store::{Reaped, ReapedAs, limits::REAP_TASKS};
+use formwork_tasks::Millis;
+use std::{io, sync::Arc, thread, time::Instant};
+use tokio::{runtime::Builder, time};
+
+/// Starts the thread.
+pub(crate) fn start(shared: Arc<Shared>) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_time().build()?;
+    thread::Builder::new()
+        .name("fw-heartbeat".to_owned())
+        .spawn(move || runtime.block_on(run(&shared)))?;
+    Ok(())
+}
+
+async fn run(shared: &Shared) {
+    let mut regular = time::interval(shared.options.heartbeat());
+    regular.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        let reaps = tokio::select! {
+            () = shared.shutdown.cancelled() => return,
+            _ = regular.tick() => true,
+            () = shared.runs.beat_now.notified() => false,
+        };
+        let alive = beat(shared).await;
+        if reaps
+            && alive
+            && let Err(error) = reap(shared, clock::now()).await
+        {
+            tracing::warn!(%error, "ended leases could not be settled");
+        }
+    }
+}
+
+/// One heartbeat for all runs; whether the store took it.
+async fn beat(shared: &Shared) -> bool {
+    let runs: Vec<_> = shared.runs.all();
+    let runs: Vec<_> = runs.into_iter().filter(|run| !run.is_lost()).collect();
+    if runs.is_empty() {
+        return true;
+    }
+    let leases: Vec<_> = runs.iter().map(|run| (run.id, run.lease)).collect();
+    let sent_at = Instant::now();
+    let lease_ms = shared.options.lease_ms;
+    let call = shared.store.heartbeat(&leases, lease_ms, clock::now());
+    // A store that hangs must not keep us from noticing that our own leases have ended.
+    let failure = match time::timeout(shared.options.heartbeat(), call).await {
+        Ok(Ok(reply)) => {
+            for run in &runs {
+                if reply.lost.contains(&run.id) {
+                    // Ended meanwhile (recorded a moment ago), or taken by somebody else.
+                    run.stop(Stop::Lost);
+                    continue;
+                }
+                run.renew(sent_at);
+                if reply.cancel.contains(&run.id) {
+                    run.stop(Stop::Cancel);
+                }
+            }
+            return true;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the store did not answer in time".to_owned(),
+    };
+    metrics::HEARTBEATS_FAILED.inc();
+    tracing::warn!(error = failure, runs = runs.len(), "heartbeat failed");
+    give_up(shared, &runs);
+    false
+}
+
+/// Leases that have ended by our own clock are not ours any more, whatever the store would say.
+fn give_up(shared: &Shared, runs: &[Arc<Run>]) {
+    for run in runs {
+        if run.unrenewed() >= shared.options.lease() {
+            tracing::error!(task = %run.id, "lease ended without a heartbeat, stopping the run");
+            run.stop(Stop::Lost);
+        }
+    }
+}
+
+/// Settles all leases that have ended at `now`.
+pub(crate) async fn reap(shared: &Shared, now: Millis) -> formwork_store::Result<usize> {
+    let mut count = 0;
+    loop {
+        let reaped: Vec<Reaped> = shared.store.reap(now, shared.options.max_crashes).await?;
+        for task in &reaped {
+            let outcome = match task.outcome {
+                ReapedAs::Recovered => "recovered",
+                ReapedAs::Dead => "dead",
+                ReapedAs::Cancelled => "cancelled",
+            };
+            tracing::warn!(task = %task.id, pool = %task.pool, outcome, "worker vanished, task settled");
+            metrics::REAPED
+                .with_label_values(&[task.pool.as_str(), outcome])
+                .inc();
+        }
+        count += reaped.len();
+        if reaped.len() < REAP_TASKS as usize {
+            return Ok(count);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Every limit of the scheduler that is not an option, in one place.
+
+use std::time::Duration;
+
+/// Threads one pool may have.
+pub const POOL_THREADS: usize = 256;
+
+/// Permits one pool may have.
+pub const POOL_PERMITS: u32 = 4_096;
+
+/// Heartbeats a lease must have room for: one may be late or fail without losing the task.
+pub const HEARTBEATS_PER_LEASE: u64 = 2;
+
+/// The shortest sleep of a dispatcher that waits for a retry to come due: bounds the claims a second when the store's
+/// clock is behind ours.
+pub const DUE_WAIT_LEAST: Duration = Duration::from_millis(5);
+
+/// The first wait after a claim or a recovery failed.
+pub const STORE_BACKOFF_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest wait after a claim or a recovery failed.
+pub const STORE_BACKOFF_LONGEST: Duration = Duration::from_secs(5);
+
+/// The first wait after a result could not be recorded.
+pub const RECORD_BACKOFF_FIRST: Duration = Duration::from_millis(50);
+
+/// The longest wait after a result could not be recorded.
+pub const RECORD_BACKOFF_LONGEST: Duration = Duration::from_secs(2);
+
+/// How long a drain waits, after its grace and the grace of stopped runs, for the store to take the leases back.
+pub const DRAIN_RELEASE: Duration = Duration::from_secs(5);
+
+/// How often the use of CPU and threads is measured.
+pub const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// Niceness of the threads of pool `default`: validation, which somebody waits for, goes first.
+pub const NICE_DEFAULT: i32 = 5;
+
+/// Niceness of the threads of pool `batched`, together with `SCHED_BATCH`: takes what nobody else wants.
+pub const NICE_BATCHED: i32 = 19;

@@ -1,0 +1,123 @@
+//! What the scheduler tells operators. Labels are the three pools and fixed outcome words.
+
+use prometheus::{
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec,
+    Opts, core::Collector,
+};
+use std::sync::LazyLock;
+
+/// From the time a task could run to its start.
+pub(crate) static WAIT_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    histogram(
+        "formwork_scheduler_wait_seconds",
+        "time from runnable to started in seconds, by pool",
+        vec![
+            0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0,
+            1_800.0,
+        ],
+    )
+});
+
+/// From a run's start to its end, without the recording.
+pub(crate) static RUN_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    histogram(
+        "formwork_scheduler_run_seconds",
+        "time from started to ended in seconds, by pool",
+        vec![
+            0.000_1, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0,
+            300.0,
+        ],
+    )
+});
+
+/// Runs by what was recorded: `completed, rejected, retry, dead, cancelled, released`; or not: `stale` (the fence
+/// refused or the lease was lost), `unrecorded` (the store failed; the lease ends and the task comes back).
+pub(crate) static OUTCOMES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    registered(IntCounterVec::new(
+        Opts::new(
+            "formwork_scheduler_runs_total",
+            "ended runs by pool and outcome",
+        ),
+        &["pool", "outcome"],
+    ))
+});
+
+/// Permits taken.
+pub(crate) static PERMITS_IN_USE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    registered(IntGaugeVec::new(
+        Opts::new(
+            "formwork_scheduler_permits_in_use",
+            "tasks claimed and not yet recorded, by pool",
+        ),
+        &["pool"],
+    ))
+});
+
+/// Share of time in which the threads had something to do.
+pub(crate) static BUSY_RATIO: LazyLock<GaugeVec> = LazyLock::new(|| {
+    registered(GaugeVec::new(
+        Opts::new(
+            "formwork_scheduler_busy_ratio",
+            "share of the last second in which a pool's threads were busy",
+        ),
+        &["pool"],
+    ))
+});
+
+/// CPU time of the threads.
+pub(crate) static CPU_SECONDS: LazyLock<CounterVec> = LazyLock::new(|| {
+    registered(CounterVec::new(
+        Opts::new(
+            "formwork_scheduler_cpu_seconds_total",
+            "CPU time of a pool's threads in seconds",
+        ),
+        &["pool"],
+    ))
+});
+
+/// Calls from outside the queue that were refused because the inbox was full.
+pub(crate) static INBOX_FULL: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    registered(IntCounterVec::new(
+        Opts::new(
+            "formwork_scheduler_inbox_full_total",
+            "calls refused because a pool's inbox was full",
+        ),
+        &["pool"],
+    ))
+});
+
+/// Tasks of vanished workers: `recovered, dead, cancelled`.
+pub(crate) static REAPED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    registered(IntCounterVec::new(
+        Opts::new(
+            "formwork_scheduler_reaped_total",
+            "tasks whose lease had ended, by pool and what became of them",
+        ),
+        &["pool", "outcome"],
+    ))
+});
+
+/// Heartbeats that did not reach the store.
+pub(crate) static HEARTBEATS_FAILED: LazyLock<IntCounter> = LazyLock::new(|| {
+    registered(IntCounter::new(
+        "formwork_scheduler_heartbeats_failed_total",
+        "heartbeats the store did not take",
+    ))
+});
+
+fn histogram(name: &str, help: &str, buckets: Vec<f64>) -> HistogramVec {
+    registered(HistogramVec::new(
+        HistogramOpts::new(name, help).buckets(buckets),
+        &["pool"],
+    ))
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "names and labels are constants, any test that runs a task proves them"
+)]
+fn registered<M: Collector + Clone + 'static>(metric: prometheus::Result<M>) -> M {
+    let metric = metric.expect("metric is well formed");
+    prometheus::register(Box::new(metric.clone())).expect("metric is registered once");
+    metric
+}

@@ -1,0 +1,55 @@
+//! What the scheduler asks of whoever knows what a task does.
+
+use async_trait::async_trait;
+use formwork_store::{Claimed, Provenance, TaskResult};
+use formwork_tasks::Pool;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Runs tasks. Called on a thread of the task's pool, never on the caller's runtime; that thread's runtime has time,
+/// but no I/O driver.
+///
+/// A run must come back soon after its token is cancelled. One that does not is dropped after a grace, so nothing it
+/// awaits may rely on being polled to the end. A panic is a failed run with the code `panic`.
+#[async_trait]
+pub trait TaskRunner: Send + Sync + 'static {
+    /// Runs one task.
+    async fn run(&self, task: Claimed, context: RunContext) -> RunOutcome;
+}
+
+/// The circumstances of a run.
+#[derive(Clone, Debug)]
+pub struct RunContext {
+    /// Cancelled when the run shall stop: on request, because its lease is lost, at its deadline, or at a drain.
+    pub cancel: CancellationToken,
+    /// The pool it runs in.
+    pub pool: Pool,
+    /// The worker that claimed it; random per start.
+    pub worker: String,
+    /// The pool's hard time limit, counted from the start of the run. A runner that has no answer by then is stopped.
+    pub deadline: Instant,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub enum RunOutcome {
+    /// It has a result to record.
+    Done(TaskResult),
+    /// It failed.
+    Failed {
+        /// A stable code.
+        code: String,
+        /// For people.
+        message: String,
+        /// Whether trying again may help; if not, the task goes to the dead-letter queue.
+        retryable: bool,
+        /// What the failing side asked for; the next attempt does not come earlier.
+        retry_after: Option<Duration>,
+        /// What ran, if it came so far.
+        provenance: Option<Provenance>,
+        /// CPU time of the run, in milliseconds.
+        cpu_ms: Option<f64>,
+    },
+    /// It stopped because its token was cancelled.
+    Cancelled,
+}

@@ -1,0 +1,122 @@
+//! `formwork plugin …`: what a plugin author and an operator do with component files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use formwork_manifest::{Digest, Manifest};
+use serde_json::{Value, json};
+
+use super::Global;
+use super::exit::Failure;
+use super::output::{print, print_json};
+
+/// Largest component file read, in bytes. A Python guest has about 20 MB.
+const MAX_COMPONENT_BYTES: u64 = 256 << 20;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Compile a plugin's folder into one component file.
+    Build {
+        /// The folder with `plugin.toml` and `Cargo.toml`.
+        folder: PathBuf,
+        /// Where to put NAME-VERSION.wasm.
+        #[arg(long, default_value = "plugins-built")]
+        out: PathBuf,
+    },
+    /// Check a component file, or the manifest in a plugin's folder.
+    Check {
+        /// A component file or a folder.
+        path: PathBuf,
+    },
+    /// Show what a component file says of itself.
+    Inspect {
+        /// A component file.
+        file: PathBuf,
+    },
+}
+
+pub(crate) fn run(command: Command, global: &Global) -> Result<(), Failure> {
+    match command {
+        Command::Build { folder, out } => build(&folder, &out, global),
+        Command::Check { path } => check(&path, global),
+        Command::Inspect { file } => inspect(&file, global),
+    }
+}
+
+fn build(folder: &Path, out: &Path, global: &Global) -> Result<(), Failure> {
+    if !folder.is_dir() {
+        return Err(Failure::NotFound(format!("no such folder: {}", folder.display())));
+    }
+    let built = formwork_builder::build(folder, out).map_err(Failure::failed)?;
+    if global.json {
+        let Manifest { name, version, kind, .. } = &built.manifest;
+        print_json(&json!({ "file": built.file, "digest": built.digest, "bytes": built.bytes,
+            "name": name, "version": version, "kind": kind }))?;
+    } else {
+        print(&format!("{}  {} bytes  {}", built.file.display(), built.bytes, built.digest))?;
+    }
+    Ok(())
+}
+
+fn check(path: &Path, global: &Global) -> Result<(), Failure> {
+    let manifest = if path.is_dir() {
+        formwork_builder::load_manifest(path).map_err(Failure::failed)?
+    } else {
+        let component = read(path)?;
+        formwork_manifest::read(&component).with_context(|| path.display().to_string())?
+    };
+    if global.json {
+        print_json(&json!({ "ok": true, "name": manifest.name, "version": manifest.version }))?;
+    } else {
+        print(&format!("{} {} is well formed", manifest.name, manifest.version))?;
+    }
+    Ok(())
+}
+
+fn inspect(file: &Path, global: &Global) -> Result<(), Failure> {
+    let component = read(file)?;
+    let manifest = formwork_manifest::read(&component).with_context(|| file.display().to_string())?;
+    let digest = Digest::of(&component);
+    if global.json {
+        print_json(&json!({ "digest": digest, "bytes": component.len(), "manifest": manifest }))?;
+        return Ok(());
+    }
+    print(&describe(&manifest, &digest, component.len()))?;
+    Ok(())
+}
+
+/// A component file's bytes.
+pub(crate) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let missing = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => Failure::NotFound(format!("no such file: {}", file.display())),
+        _ => Failure::Failed(anyhow::Error::new(error).context(format!("reading {}", file.display()))),
+    };
+    let size = std::fs::metadata(file).map_err(missing)?.len();
+    if size > MAX_COMPONENT_BYTES {
+        return Err(Failure::Usage(format!(
+            "{} has {size} bytes, more than the limit of {MAX_COMPONENT_BYTES}",
+            file.display()
+        )));
+    }
+    std::fs::read(file).map_err(missing)
+}
+
+fn describe(manifest: &Manifest, digest: &Digest, bytes: usize) -> String {
+    let mut text = format!(
+        "{} {} ({})\n  {}\n  licence   {}\n  contract  formwork:plugin@{}\n  digest    {digest}\n  size      {bytes} bytes\n",
+        manifest.name, manifest.version, manifest.kind, manifest.description, manifest.licence, manifest.contract
+    );
+    if manifest.grants.is_empty() {
+        text.push_str("  grants    none\n");
+    }
+    for (grant, reason) in &manifest.grants {
+        text.push_str(&format!("  asks for  {grant}: {reason}\n"));
+    }
+    if let Value::Object(limits) = json!(manifest.limits) {
+        for (name, value) in limits {
+            text.push_str(&format!("  limit     {name} = {value}\n"));
+        }
+    }
+    text.push_str(&format!("  self-tests {}\n", manifest.self_tests.len()));
+    text
+}

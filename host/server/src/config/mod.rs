@@ -1,0 +1,341 @@
+//! Configuration: one file, every key also from the environment, nothing silently ignored.
+//!
+//! **Problem.** A misspelt key that is ignored is a limit that is not there. **Promise.** Every value comes from one of
+//! three layers, later ones win: [defaults](defaults), `formwork.toml`, `FORMWORK_…` variables. An unknown key is an error
+//! that names it and the nearest known one; a wrong type names the key. `formwork serve --print-config` shows what came
+//! out, secrets masked. **Cost.** Layers are merged as TOML and typed once at the end, so an error names the key, not the
+//! line, once the file is syntactically right. **Rejected.** A general configuration crate: none says which key was meant.
+
+pub mod defaults;
+mod layers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use formwork_engine::EngineOptions;
+use formwork_inference::ModelSpec;
+use formwork_manifest::Grant;
+use formwork_scheduler::SchedulerOptions;
+use serde::{Deserialize, Serialize};
+
+/// Names the configuration file.
+pub const FILE_VARIABLE: &str = "FORMWORK_CONFIG";
+
+/// The configuration file that is used when it exists and no other is named.
+pub const FILE: &str = "formwork.toml";
+
+/// Deepest JSON that `http.json_depth` may allow: what the parsers further in take with room to spare.
+pub const MAX_JSON_DEPTH: usize = 100;
+
+/// What stands for a secret in the printed configuration.
+const MASKED: &str = "********";
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("reading {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{path} is not TOML: {message}", path = path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        message: String,
+    },
+    /// A key that does not exist.
+    #[error("{from}: unknown key `{key}`{}", nearest.as_ref().map(|near| format!(", did you mean `{near}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// The file or the variable.
+        from: String,
+        /// The key.
+        key: String,
+        /// The known key that is spelt most like it.
+        nearest: Option<String>,
+    },
+    /// A value that cannot be right.
+    #[error("{from}: key `{key}`: {message}")]
+    Value {
+        /// The file, the variable, or `configuration` when it shows only at the end.
+        from: String,
+        /// The key.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// Everything an operator can set.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where forms, submissions and tasks are kept: `sqlite:PATH`, and `?durability=interval` behind it to acknowledge
+    /// before the fsync.
+    pub store: String,
+    /// The HTTP API.
+    pub http: Http,
+    /// What is logged, and how.
+    pub log: Log,
+    /// The pools (`[pools.high]`, `[pools.default]`, `[pools.batched]`) and what concerns all of them.
+    pub pools: SchedulerOptions,
+    /// Sandboxes.
+    pub engine: EngineOptions,
+    /// Native inference.
+    pub inference: formwork_inference::Options,
+    /// The models that are loaded at start.
+    pub models: Vec<ModelSpec>,
+    /// The plugins that are loaded at start.
+    pub plugins: Plugins,
+}
+
+/// The HTTP API. Sizes are bytes unless the name says otherwise.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Bearer token that `/v1` asks for; empty: none.
+    pub token: String,
+    /// A file that holds the token; empty: none.
+    pub token_file: PathBuf,
+    /// Largest submission.
+    pub body_limit_bytes: usize,
+    /// Largest form definition.
+    pub definition_limit_bytes: usize,
+    /// Deepest nesting of a JSON body.
+    pub json_depth: usize,
+    /// Longest time for a request, its body included, without what it waits for by `Prefer: wait`.
+    pub request_timeout_ms: u64,
+    /// Longest `Prefer: wait`.
+    pub max_wait_seconds: u64,
+    /// Connections that are open at once; later ones wait to be accepted.
+    pub max_connections: usize,
+    /// Threads of the HTTP runtime; they never run plugins.
+    pub threads: usize,
+    /// Longest time to finish what runs after SIGTERM.
+    pub drain_timeout_ms: u64,
+}
+
+impl Http {
+    /// Longest time for a request.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+}
+
+/// Logging.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// `json` (one object a line) or `text`.
+    pub format: LogFormat,
+    /// Which events, in the syntax of `tracing_subscriber::EnvFilter`; `FORMWORK_LOG` sets it too.
+    pub filter: String,
+}
+
+/// The shape of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The plugins.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plugins {
+    /// The folder with the component files.
+    pub folder: PathBuf,
+    /// What each plugin may use, by its name; what is not named gets nothing.
+    pub grants: BTreeMap<String, BTreeSet<Grant>>,
+}
+
+/// A configuration, and how it came to be.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The typed values.
+    pub config: Config,
+    /// The file it was read from.
+    pub file: Option<PathBuf>,
+    /// What an operator should know, for the log.
+    pub warnings: Vec<String>,
+    /// All keys with their effective values.
+    effective: toml::Table,
+}
+
+impl Loaded {
+    /// All keys with their effective values as TOML, secrets masked.
+    #[must_use]
+    pub fn printed(&self) -> String {
+        let mut table = self.effective.clone();
+        if let Some(token) = table.get_mut("http").and_then(|http| http.get_mut("token"))
+            && token.as_str() != Some("")
+        {
+            *token = MASKED.into();
+        }
+        let from = self.file.as_ref().map_or("defaults and environment".to_owned(), |file| file.display().to_string());
+        let text = toml::to_string_pretty(&table).unwrap_or_else(|error| format!("# not printable: {error}\n"));
+        format!("# effective configuration, from {from}\n{text}")
+    }
+}
+
+/// Reads the configuration: `file`, else `FORMWORK_CONFIG`, else `formwork.toml` here if there is one, else defaults; and
+/// the environment above it.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+    load_with(file, std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))))
+}
+
+/// [`load`] with another environment.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn load_with(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, ConfigError> {
+    let environment: BTreeMap<String, String> = environment.into_iter().collect();
+    let cache = defaults::cache_folder(&environment);
+    let mut effective = defaults::table(&cache)?;
+    let file = file.map(Path::to_owned).or_else(|| environment.get(FILE_VARIABLE).map(PathBuf::from));
+    let file = file.or_else(|| Path::new(FILE).is_file().then(|| PathBuf::from(FILE)));
+    if let Some(path) = &file {
+        layers::merge_file(&mut effective, path)?;
+    }
+    let mut warnings = layers::merge_environment(&mut effective, &environment)?;
+    read_token(&mut effective)?;
+    let config = typed(&effective)?;
+    check(&config)?;
+    if !config.http.listen.ip().is_loopback() && config.http.token.is_empty() {
+        warnings.push(format!(
+            "the API listens on {} without a token: set http.token_file, or put a proxy that authenticates before it",
+            config.http.listen
+        ));
+    }
+    Ok(Loaded { config, file, warnings, effective })
+}
+
+/// A configuration of defaults and these changes, for programs that wire the product themselves.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn from_toml(changes: &str) -> Result<Config, ConfigError> {
+    let environment: BTreeMap<String, String> =
+        std::env::vars().filter(|(key, _)| key == defaults::CACHE_VARIABLE || key == "HOME").collect();
+    let mut effective = defaults::table(&defaults::cache_folder(&environment))?;
+    layers::merge_text(&mut effective, changes, Path::new("changes"))?;
+    let config = typed(&effective)?;
+    check(&config)?;
+    Ok(config)
+}
+
+fn typed(effective: &toml::Table) -> Result<Config, ConfigError> {
+    let mut table = effective.clone();
+    // TOML has no null: an empty path says "none".
+    if let Some(toml::Value::Table(engine)) = table.get_mut("engine")
+        && engine.get("cache_folder").and_then(toml::Value::as_str) == Some("")
+    {
+        engine.remove("cache_folder");
+    }
+    serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| ConfigError::Value {
+        from: "configuration".into(),
+        key: error.path().to_string(),
+        message: error.inner().to_string().trim().replace('\n', " "),
+    })
+}
+
+fn read_token(effective: &mut toml::Table) -> Result<(), ConfigError> {
+    let Some(http) = effective.get_mut("http").and_then(toml::Value::as_table_mut) else { return Ok(()) };
+    let text = |table: &toml::Table, key: &str| table.get(key).and_then(toml::Value::as_str).unwrap_or("").to_owned();
+    let file = text(http, "token_file");
+    if file.is_empty() {
+        return Ok(());
+    }
+    let wrong = |message: String| ConfigError::Value { from: "configuration".into(), key: "http.token_file".into(), message };
+    if !text(http, "token").is_empty() {
+        return Err(wrong("http.token is set too, keep one of them".into()));
+    }
+    let token = std::fs::read_to_string(&file).map_err(|error| wrong(format!("reading {file}: {error}")))?;
+    if token.trim().is_empty() {
+        return Err(wrong(format!("{file} is empty")));
+    }
+    http.insert("token".into(), token.trim().into());
+    Ok(())
+}
+
+/// Checks what types cannot say.
+fn check(config: &Config) -> Result<(), ConfigError> {
+    let wrong = |key: &str, message: String| {
+        Err(ConfigError::Value { from: "configuration".into(), key: key.into(), message })
+    };
+    if !(1..=MAX_JSON_DEPTH).contains(&config.http.json_depth) {
+        return wrong("http.json_depth", format!("must be 1 to {MAX_JSON_DEPTH}, got {}", config.http.json_depth));
+    }
+    let positive = [
+        ("http.body_limit_bytes", config.http.body_limit_bytes),
+        ("http.definition_limit_bytes", config.http.definition_limit_bytes),
+        ("http.max_connections", config.http.max_connections),
+        ("http.threads", config.http.threads),
+    ];
+    if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+        return wrong(key, "must be at least 1".into());
+    }
+    if config.http.request_timeout_ms == 0 {
+        return wrong("http.request_timeout_ms", "must be at least 1".into());
+    }
+    if let Err(error) = config.pools.check() {
+        return wrong(&format!("pools.{}", error.option), format!("must be {}, got {}", error.expected, error.value));
+    }
+    StoreUrl::parse(&config.store).map_err(|message| ConfigError::Value {
+        from: "configuration".into(),
+        key: "store".into(),
+        message,
+    })?;
+    Ok(())
+}
+
+/// What `store = "…"` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreUrl {
+    /// The SQLite file.
+    pub path: PathBuf,
+    /// Acknowledge before the fsync (class `interval`).
+    pub interval: bool,
+}
+
+impl StoreUrl {
+    /// Reads `sqlite:PATH` or `sqlite:PATH?durability=sync|interval`.
+    ///
+    /// # Errors
+    /// What is wrong, for a person.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix("sqlite:") else {
+            return Err(format!("`{text}` must be `sqlite:PATH`, for example `{}`", defaults::STORE));
+        };
+        let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+        if path.is_empty() {
+            return Err(format!("`{text}` names no file"));
+        }
+        let interval = match query {
+            None | Some("durability=sync") => false,
+            Some("durability=interval") => true,
+            Some(other) => return Err(format!("unknown option `{other}`, expected durability=sync or durability=interval")),
+        };
+        Ok(Self { path: path.into(), interval })
+    }
+}

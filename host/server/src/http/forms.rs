@@ -1,0 +1,287 @@
+//! Publishing and reading forms, and validating against them without storing anything.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use formwork_engine::{CallContext, CallError, Kind, SubmissionInput};
+use formwork_pipeline::{DefinitionError, FormDefinition, Pipeline};
+use formwork_scheduler::LaneError;
+use formwork_store::{NewForm, PutForm};
+use formwork_tasks::Pool;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::answers::{FormAnswer, FormHead, FormRef, List, PluginAnswer, Published};
+use super::correlation::CorrelationId;
+use super::json_body::{self, Limits};
+use super::params::{FormId, InPath, InQuery, PageQuery, VersionQuery, page};
+use super::problem::{Code, Place, Problem, ProblemDocument};
+use super::state::App;
+use crate::clock;
+
+/// Who calls, in the engine's metrics.
+const OWNER: &str = "http";
+
+/// Publish a form definition; makes a new version unless it is that of the latest one.
+#[utoipa::path(put, path = "/v1/forms/{form}", tag = "forms",
+    params(("form" = String, Path, description = "The form's id", example = "support-request")),
+    request_body(content = Object, content_type = "application/json", description = "A form definition", example = json!({
+        "title": "Contact us",
+        "schema": { "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "required": ["message"],
+            "properties": { "message": { "type": "string", "minLength": 1 } } },
+        "pipeline": [ { "name": "check", "plugin": "validate" } ] })),
+    responses(
+        (status = 201, description = "A new version was made; `Location` has it", body = Published),
+        (status = 200, description = "The definition is that of the latest version", body = Published),
+        (status = 400, description = "`malformed-json`, `json-too-deep`, `duplicate-key`, `invalid-form-id`", body = ProblemDocument),
+        (status = 413, description = "`body-too-large`", body = ProblemDocument),
+        (status = 415, description = "`unsupported-media-type`", body = ProblemDocument),
+        (status = 422, description = "`invalid-definition` with every place that is wrong", body = ProblemDocument),
+        (status = 503, description = "`busy`, `unavailable`", body = ProblemDocument)))]
+pub(crate) async fn put(
+    State(app): State<App>,
+    InPath(id): InPath<String>,
+    correlation: CorrelationId,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let id = FormId::try_new(id)?;
+    let limits = Limits { bytes: app.http.definition_limit_bytes, depth: app.http.json_depth };
+    let text = json_body::read(&headers, body, limits).await?;
+    let definition = Arc::new(FormDefinition::parse(text.as_bytes()).map_err(invalid)?);
+    let steps = check(&app, &id, Arc::clone(&definition), &correlation).await?;
+    let digest = definition.digest();
+    let form = NewForm { id: id.0.clone(), definition: text, digest: digest.clone(), steps };
+    let (version, created) = match app.store.put_form(form, clock::now()).await? {
+        PutForm::Created(version) => (version, true),
+        PutForm::Unchanged(version) => (version, false),
+    };
+    app.forms.published(&id.0, version);
+    tracing::info!(form = id.0, version, created, "form published");
+    let location = format!("/v1/forms/{}/versions/{version}", id.0);
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = (status, Json(Published { id: id.0, version, created, digest })).into_response();
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Runs `prepare` of every step in the sandbox: what would fail for every submission fails here, once.
+async fn check(
+    app: &App,
+    id: &FormId,
+    definition: Arc<FormDefinition>,
+    correlation: &CorrelationId,
+) -> Result<Vec<formwork_tasks::Step>, Problem> {
+    let pipeline = Pipeline::new(&id.0, 1, definition).map_err(invalid)?;
+    let steps = pipeline.steps(&app.catalog).map_err(invalid)?;
+    let context = call_context(app, correlation);
+    let catalog = app.catalog.clone();
+    let checked = app.scheduler.lane(Pool::High).spawn(move || async move { pipeline.check(&catalog, context).await });
+    checked.await.map_err(lane)?.map_err(invalid)?;
+    Ok(steps)
+}
+
+fn call_context(app: &App, correlation: &CorrelationId) -> CallContext {
+    CallContext {
+        deadline: Some(Instant::now() + app.http.request_timeout()),
+        owner: OWNER.into(),
+        correlation_id: correlation.0.clone(),
+        ..CallContext::default()
+    }
+}
+
+pub(crate) fn lane(error: LaneError) -> Problem {
+    match error {
+        LaneError::Full(_) => Problem::new(Code::Busy, "too many requests wait for a sandbox, try again"),
+        LaneError::Closed(_) => Problem::new(Code::Unavailable, "the server is stopping"),
+        other => Problem::internal(other),
+    }
+}
+
+fn invalid(error: DefinitionError) -> Problem {
+    let detail = error.to_string();
+    let places = error.problems().iter().map(|problem| Place {
+        pointer: problem.pointer.clone(),
+        code: problem.code.clone(),
+        message: problem.message.clone(),
+    });
+    Problem::new(Code::InvalidDefinition, detail).places(places.collect())
+}
+
+/// The latest version of every form, by id.
+#[utoipa::path(get, path = "/v1/forms", tag = "forms", params(PageQuery),
+    responses((status = 200, description = "A page of forms", body = List<FormHead>),
+        (status = 400, description = "`invalid-request`", body = ProblemDocument)))]
+pub(crate) async fn list(State(app): State<App>, InQuery(query): InQuery<PageQuery>) -> Result<Response, Problem> {
+    let forms = app.store.forms(page(query.limit, query.cursor)?).await?;
+    let items = forms.items.into_iter().map(FormHead::from).collect();
+    Ok(Json(List { items, next: forms.next }).into_response())
+}
+
+/// The latest version of a form.
+#[utoipa::path(get, path = "/v1/forms/{form}", tag = "forms",
+    params(("form" = String, Path, description = "The form's id")),
+    responses((status = 200, description = "The form", body = FormAnswer),
+        (status = 404, description = "`unknown-form`", body = ProblemDocument)))]
+pub(crate) async fn get(State(app): State<App>, InPath(id): InPath<String>) -> Result<Json<FormAnswer>, Problem> {
+    version_of(&app, FormId::try_new(id)?, None).await
+}
+
+/// One version of a form.
+#[utoipa::path(get, path = "/v1/forms/{form}/versions/{version}", tag = "forms",
+    params(("form" = String, Path, description = "The form's id"), ("version" = u32, Path, description = "From 1")),
+    responses((status = 200, description = "The form version", body = FormAnswer),
+        (status = 404, description = "`unknown-form`, `unknown-form-version`", body = ProblemDocument)))]
+pub(crate) async fn version(
+    State(app): State<App>,
+    InPath((id, version)): InPath<(String, u32)>,
+) -> Result<Json<FormAnswer>, Problem> {
+    version_of(&app, FormId::try_new(id)?, Some(version)).await
+}
+
+async fn version_of(app: &App, id: FormId, version: Option<u32>) -> Result<Json<FormAnswer>, Problem> {
+    match app.store.form(&id.0, version).await? {
+        Some(form) => Ok(Json(form.into())),
+        None => Err(app.unknown_form(&id, version).await?),
+    }
+}
+
+/// Every version of a form, oldest first.
+#[utoipa::path(get, path = "/v1/forms/{form}/versions", tag = "forms",
+    params(("form" = String, Path, description = "The form's id")),
+    responses((status = 200, description = "The versions", body = List<FormHead>),
+        (status = 404, description = "`unknown-form`", body = ProblemDocument)))]
+pub(crate) async fn versions(State(app): State<App>, InPath(id): InPath<String>) -> Result<Response, Problem> {
+    let id = FormId::try_new(id)?;
+    let versions = app.store.form_versions(&id.0).await?;
+    if versions.is_empty() {
+        return Err(app.unknown_form(&id, None).await?);
+    }
+    let items = versions.into_iter().map(FormHead::from).collect();
+    Ok(Json(List { items, next: None }).into_response())
+}
+
+/// What the validators say of a document.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Validation {
+    /// Whether every validator accepts it.
+    valid: bool,
+    /// The form version it was checked against.
+    form: FormRef,
+    /// The findings of all validators.
+    #[schema(value_type = Vec<Object>)]
+    findings: Vec<Value>,
+    /// Each validator step.
+    steps: Vec<ValidatedStep>,
+}
+
+/// What one validator says.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ValidatedStep {
+    /// The step's name.
+    name: String,
+    /// The plugin that ran.
+    plugin: PluginAnswer,
+    /// CPU time, milliseconds.
+    cpu_ms: f64,
+    /// What the plugin answered.
+    #[schema(value_type = Value)]
+    output: Value,
+}
+
+/// Why a validator has no answer.
+struct NoAnswer {
+    step: String,
+    plugin: Option<String>,
+    error: CallError,
+}
+
+/// Run the form's validators on a document; nothing is stored.
+#[utoipa::path(post, path = "/v1/forms/{form}/validate", tag = "forms",
+    params(("form" = String, Path, description = "The form's id"), VersionQuery),
+    request_body(content = Object, content_type = "application/json", description = "The answers", example = json!({ "message": "Hello" })),
+    responses(
+        (status = 200, description = "What the validators say", body = Validation, example = json!({
+            "valid": false, "form": { "id": "contact", "version": 1 },
+            "findings": [ { "pointer": "/message", "code": "required", "message": "is required", "severity": "error" } ], "steps": [] })),
+        (status = 400, description = "`malformed-json`, `json-too-deep`, `duplicate-key`, `invalid-request`", body = ProblemDocument),
+        (status = 404, description = "`unknown-form`, `unknown-form-version`", body = ProblemDocument),
+        (status = 413, description = "`body-too-large`", body = ProblemDocument),
+        (status = 415, description = "`unsupported-media-type`", body = ProblemDocument),
+        (status = 500, description = "`plugin-failed`", body = ProblemDocument),
+        (status = 503, description = "`busy`, `unavailable`", body = ProblemDocument)))]
+pub(crate) async fn validate(
+    State(app): State<App>,
+    InPath(id): InPath<String>,
+    InQuery(query): InQuery<VersionQuery>,
+    correlation: CorrelationId,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Validation>, Problem> {
+    let id = FormId::try_new(id)?;
+    let limits = Limits { bytes: app.http.body_limit_bytes, depth: app.http.json_depth };
+    let data = json_body::read(&headers, body, limits).await?;
+    let pipeline = app.form(&id, query.version).await?;
+    let submission = SubmissionInput {
+        id: correlation.0.clone(),
+        submitted_at: clock::rfc3339(clock::now()),
+        data,
+        results: Vec::new(),
+    };
+    let context = call_context(&app, &correlation);
+    let catalog = app.catalog.clone();
+    let form = FormRef { id: id.0, version: pipeline.version() };
+    let work = app.scheduler.lane(Pool::High).spawn(move || async move {
+        let mut submission = submission;
+        let mut steps = Vec::new();
+        for step in &pipeline.definition().pipeline {
+            let kind = catalog.resolve(&step.plugin).map(|plugin| plugin.manifest().kind);
+            if !matches!(kind, Ok(Kind::Validator)) {
+                continue;
+            }
+            let done = pipeline.run_step(&catalog, &step.name, &submission, context.clone()).await;
+            match (done.report.result, done.plugin) {
+                (Ok(output), Some(plugin)) => {
+                    submission.results.push((step.name.clone(), output.json.to_string()));
+                    let plugin = PluginAnswer {
+                        name: plugin.name,
+                        version: plugin.version.to_string(),
+                        digest: plugin.digest.to_string(),
+                    };
+                    let cpu_ms = done.report.usage.cpu.as_secs_f64() * 1e3;
+                    steps.push((output.rejected, ValidatedStep { name: step.name.clone(), plugin, cpu_ms, output: output.json }));
+                }
+                (Ok(_), None) => {
+                    let error = CallError::Host("a result without a plugin".into());
+                    return Err(NoAnswer { step: step.name.clone(), plugin: None, error });
+                }
+                (Err(error), plugin) => {
+                    return Err(NoAnswer { step: step.name.clone(), plugin: plugin.map(|plugin| plugin.name), error });
+                }
+            }
+        }
+        Ok(steps)
+    });
+    let steps = work.await.map_err(lane)?.map_err(no_answer)?;
+    let valid = steps.iter().all(|(rejected, _)| !rejected);
+    let steps: Vec<ValidatedStep> = steps.into_iter().map(|(_, step)| step).collect();
+    let findings = steps.iter().filter_map(|step| step.output.get("findings")?.as_array());
+    let findings = findings.flatten().cloned().collect();
+    Ok(Json(Validation { valid, form, findings, steps }))
+}
+
+fn no_answer(failed: NoAnswer) -> Problem {
+    let NoAnswer { step, plugin, error } = failed;
+    let plugin = plugin.unwrap_or_else(|| "unknown".to_owned());
+    let code = if error.retryable() { Code::Unavailable } else { Code::PluginFailed };
+    tracing::warn!(step, plugin, %error, "validation failed to run");
+    Problem::new(code, format!("step {step}: plugin {plugin}: {error}")).with("error", error.code())
+}

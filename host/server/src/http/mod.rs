@@ -1,0 +1,98 @@
+//! The HTTP API: one file per thing, one table of routes.
+//!
+//! Handlers say what happened ([`problem`]); the outermost layer ([`correlation`]) gives every answer its correlation id,
+//! its metrics and its problem document. The runtime that serves requests never runs a plugin: calls go to the lane of a
+//! pool.
+
+mod answers;
+mod auth;
+pub mod correlation;
+mod exports;
+mod forms;
+mod health;
+pub mod json_body;
+pub mod metrics;
+mod models;
+pub mod openapi;
+mod params;
+mod plugins;
+mod pools;
+pub mod problem;
+mod state;
+mod submissions;
+mod tasks;
+mod timeout;
+
+use std::any::Any;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post, put};
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use params::{FormId, MAX_FORM_ID};
+pub use state::{App, Parts};
+
+use problem::{Code, Problem};
+
+/// Every route with its methods: the router is made of it, and `/openapi.json` is held against it by a test.
+fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<App>)> {
+    vec![
+        ("/", &["get"], get(health::root)),
+        ("/livez", &["get"], get(health::livez)),
+        ("/readyz", &["get"], get(health::readyz)),
+        ("/metrics", &["get"], get(metrics::get)),
+        ("/openapi.json", &["get"], get(openapi::get)),
+        ("/problems", &["get"], get(health::problems)),
+        ("/problems/{code}", &["get"], get(health::problem)),
+        ("/v1/forms", &["get"], get(forms::list)),
+        ("/v1/forms/{form}", &["get", "put"], put(forms::put).get(forms::get)),
+        ("/v1/forms/{form}/versions", &["get"], get(forms::versions)),
+        ("/v1/forms/{form}/versions/{version}", &["get"], get(forms::version)),
+        ("/v1/forms/{form}/validate", &["post"], post(forms::validate)),
+        ("/v1/forms/{form}/submissions", &["get", "post"], post(submissions::create).get(submissions::list)),
+        ("/v1/forms/{form}/exports/{step}", &["get"], get(exports::get)),
+        ("/v1/submissions/{id}", &["get"], get(submissions::get)),
+        ("/v1/tasks", &["get"], get(tasks::list)),
+        ("/v1/tasks/{id}", &["get"], get(tasks::get)),
+        ("/v1/tasks/{id}/cancel", &["post"], post(tasks::cancel)),
+        ("/v1/tasks/{id}/retry", &["post"], post(tasks::retry)),
+        ("/v1/pools", &["get"], get(pools::list)),
+        ("/v1/plugins", &["get"], get(plugins::list)),
+        ("/v1/plugins/{name}", &["get"], get(plugins::get)),
+        ("/v1/models", &["get"], get(models::list)),
+    ]
+}
+
+/// Every path with its methods, in lower case.
+#[must_use]
+pub fn route_list() -> Vec<(&'static str, &'static [&'static str])> {
+    routes().into_iter().map(|(path, methods, _)| (path, methods)).collect()
+}
+
+/// The API over these parts.
+pub fn router(app: App) -> Router {
+    let mut router = Router::new();
+    for (path, _, route) in routes() {
+        router = router.route(path, route);
+    }
+    router
+        .fallback(not_found)
+        .layer(from_fn_with_state(app.clone(), timeout::layer))
+        .layer(from_fn_with_state(app.clone(), auth::layer))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(correlation::layer))
+        .with_state(app)
+}
+
+async fn not_found(uri: axum::http::Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(Code::NotFound, format!("nothing is served at {path}, see /openapi.json"))
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+    Problem::internal(format!("a handler panicked: {}", message.unwrap_or_default())).into_response()
+}

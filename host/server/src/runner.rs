@@ -1,0 +1,113 @@
+//! What a task does: finds its form version, runs its step in a sandbox, and puts the outcome into the queue's words.
+
+use async_trait::async_trait;
+use formwork_engine::{CallContext, CallError, Output, Report, SubmissionInput};
+use formwork_pipeline::{Catalog, StepReport};
+use formwork_scheduler::{RunContext, RunOutcome, TaskRunner};
+use formwork_store::{Claimed, ExportChunk, ModelRef, PluginRef, Provenance, TaskResult};
+use formwork_tasks::Verdict;
+use tracing::Instrument;
+
+use crate::clock::rfc3339;
+use crate::forms::{Forms, FormsError};
+
+/// Runs the steps of published forms.
+pub struct StepRunner {
+    forms: Forms,
+    catalog: Catalog,
+}
+
+impl StepRunner {
+    /// A runner of these forms with these plugins.
+    #[must_use]
+    pub fn new(forms: Forms, catalog: Catalog) -> Self {
+        Self { forms, catalog }
+    }
+}
+
+#[async_trait]
+impl TaskRunner for StepRunner {
+    async fn run(&self, task: Claimed, context: RunContext) -> RunOutcome {
+        let span = tracing::info_span!(
+            "task",
+            task = %task.id,
+            step = task.step,
+            form = task.form,
+            form_version = task.form_version,
+            correlation_id = task.correlation_id,
+            attempt = task.attempt,
+        );
+        self.step(task, context).instrument(span).await
+    }
+}
+
+impl StepRunner {
+    async fn step(&self, task: Claimed, context: RunContext) -> RunOutcome {
+        let pipeline = match self.forms.get(&task.form, Some(task.form_version)).await {
+            Ok(Some(pipeline)) => pipeline,
+            Ok(None) => return failed("unknown-form", format!("unknown form: {} version {}", task.form, task.form_version), false),
+            Err(error @ FormsError::Broken { .. }) => return failed("invalid-definition", error.to_string(), false),
+            Err(error) => return failed("store", error.to_string(), true),
+        };
+        let submission = SubmissionInput {
+            id: task.id.submission.to_string(),
+            submitted_at: rfc3339(task.submitted_at),
+            data: task.data,
+            results: task.outputs.into_iter().map(|output| (output.step, output.output)).collect(),
+        };
+        let call = CallContext {
+            cancel: context.cancel,
+            deadline: Some(context.deadline),
+            owner: context.pool.to_string(),
+            correlation_id: task.correlation_id,
+            progress: None,
+        };
+        let StepReport { plugin, report } = pipeline.run_step(&self.catalog, &task.step, &submission, call).await;
+        let plugin = plugin.map(|plugin| PluginRef {
+            name: plugin.name,
+            version: plugin.version.to_string(),
+            digest: plugin.digest.to_string(),
+        });
+        outcome(plugin, report)
+    }
+}
+
+fn outcome(plugin: Option<PluginRef>, report: Report<Output>) -> RunOutcome {
+    let cpu_ms = report.usage.cpu.as_secs_f64() * 1e3;
+    let models = report.models.into_iter().map(|model| ModelRef {
+        name: model.name,
+        version: model.version,
+        sha256: model.sha256,
+    });
+    let provenance = plugin.map(|plugin| Provenance { plugin, models: models.collect() });
+    match (report.result, provenance) {
+        (Ok(output), Some(provenance)) => {
+            tracing::info!(cpu_ms, rejected = output.rejected, plugin = provenance.plugin.name, "step done");
+            RunOutcome::Done(TaskResult {
+                output: output.json.to_string(),
+                verdict: if output.rejected { Verdict::Rejected } else { Verdict::Accepted },
+                provenance,
+                cpu_ms,
+                export: output.export.map(|bytes| ExportChunk { bytes }),
+            })
+        }
+        (Ok(_), None) => failed("host", "a result without a plugin".into(), false),
+        (Err(CallError::Cancelled), _) => RunOutcome::Cancelled,
+        (Err(error), provenance) => {
+            tracing::warn!(%error, code = error.code(), cpu_ms, "step failed");
+            RunOutcome::Failed {
+                code: error.code().to_owned(),
+                message: error.to_string(),
+                retryable: error.retryable(),
+                retry_after: None,
+                provenance,
+                cpu_ms: Some(cpu_ms),
+            }
+        }
+    }
+}
+
+fn failed(code: &str, message: String, retryable: bool) -> RunOutcome {
+    tracing::warn!(code, message, "step did not start");
+    RunOutcome::Failed { code: code.to_owned(), message, retryable, retry_after: None, provenance: None, cpu_ms: None }
+}

@@ -1,0 +1,79 @@
+//! Every limit of the store, in one place.
+
+/// Items a page has when nothing is said.
+pub const PAGE_ITEMS_DEFAULT: u32 = 50;
+
+/// Items a page has at most: a page is one reader's turn.
+pub const PAGE_ITEMS: u32 = 1_000;
+
+/// Tasks one claim returns at most: each brings its submission's data into memory.
+pub const CLAIM_TASKS: u32 = 256;
+
+/// Due retries one claim makes available at most, so that a flood of them cannot hold the writer.
+pub const PROMOTE_TASKS: u32 = 256;
+
+/// Ended leases one reap settles at most; the caller comes again while the answer is full.
+pub const REAP_TASKS: u32 = 256;
+
+/// Bytes of an error message that are kept.
+pub const ERROR_MESSAGE_BYTES: usize = 4_096;
+
+/// Bytes of an error code that are kept.
+pub const ERROR_CODE_BYTES: usize = 128;
+
+/// Events a slow subscriber may be behind before it misses some (and is told so).
+pub const EVENT_BACKLOG: usize = 4_096;
+
+/// SQLite before this version can lose committed data when a write-ahead log is reset.
+pub const SQLITE_VERSION_LEAST: i32 = 3_051_003;
+
+/// Writes that share one commit at most: bounds how long the first of them waits for the last.
+pub const GROUP_WRITES: usize = 256;
+
+/// How long, in microseconds, a group waits for as many writers as the one before had. Clients that were just
+/// answered come back within this; without it they would form two groups that take turns, each paying
+/// an fsync.
+pub const GROUP_LINGER_MICROS: u64 = 1_000;
+
+/// Writes that may wait for the writer; later callers wait for a place.
+pub const WRITE_BACKLOG: usize = 4_096;
+
+/// Reads that may wait for a reader; later callers wait for a place.
+pub const READ_BACKLOG: usize = 1_024;
+
+/// Reader threads. Reads are short and mostly cached; more threads than this fight for the CPU.
+pub const READERS: usize = 2;
+
+/// Pages in the write-ahead log from which the writer copies them into the database file, after it has
+/// answered. 4,000 pages of 4 KiB are 16 MiB, read back in a few milliseconds after a crash.
+pub const CHECKPOINT_PAGES: u64 = 4_000;
+
+/// Pages in the write-ahead log from which the writer also waits for readers, to start it over.
+pub const CHECKPOINT_PAGES_HARD: u64 = 16 * CHECKPOINT_PAGES;
+
+/// Bytes to which the write-ahead log file is cut when it starts over.
+pub const WAL_FILE_BYTES: i64 = 64 << 20;
+
+/// How long, in milliseconds, a statement waits when a foreign program (a backup, the `sqlite3` shell)
+/// holds the database.
+pub const BUSY_MS: u64 = 5_000;
+
+/// Page cache of the writer, in KiB.
+pub const WRITER_CACHE_KIB: i64 = 64 << 10;
+
+/// Page cache of each reader, in KiB.
+pub const READER_CACHE_KIB: i64 = 8 << 10;
+
+/// Prepared statements each connection keeps; more than the store has.
+pub const STATEMENTS: usize = 128;
+
+/// Form versions whose plan the writer keeps in memory.
+pub const PLANS: usize = 1_024;
+
+/// In class `interval`, milliseconds of acknowledged writes that a power cut may take at most, when
+/// nothing is said.
+pub const INTERVAL_MS: u64 = 1_000;
+
+/// Tasks in one state up to which a list filtered by that state sorts them through that state's index; with
+/// more of them, walking all tasks from the newest one finds a page sooner.
+pub const STATE_SORT_TASKS: u64 = 10_000;

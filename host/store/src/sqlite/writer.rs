@@ -1,0 +1,434 @@
+//! The only thread that writes, and the group commit.
+//!
+//! **Problem.** An fsync takes milliseconds, so one per submission is a few hundred submissions a second.
+//! **Promise.** Writes that wait at the same time share one `BEGIN IMMEDIATE … COMMIT`; each is answered
+//! after it; each has a savepoint of its own, so that one that fails takes none with it. **Cost.** A
+//! lone write among many waits for the group, at most `limits::GROUP_WRITES` others. **Rejected.** One
+//! transaction per write on a connection pool: SQLite has one writer anyhow, and every write would pay
+//! its own fsync.
+
+use super::{connection::Durability, effects::Effects, failure::sql, lock::FileLock, plans::Plans};
+use crate::{Error, Result, StoreEvent, limits, metrics};
+use rusqlite::{Connection, wal::CheckpointMode};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
+
+/// What a write may use: the open transaction, cached plans, and what to tell after the commit.
+pub(super) struct Write<'group> {
+    pub(super) connection: &'group Connection,
+    pub(super) plans: &'group mut Plans,
+    pub(super) effects: Effects,
+}
+
+/// The handle of the writer thread.
+pub(super) struct Writer {
+    jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
+    places: Arc<Semaphore>,
+    fatal: Arc<OnceLock<String>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    /// Starts the thread; it owns the connection and the file's lock until it ends.
+    pub(super) fn start(
+        connection: Connection,
+        lock: FileLock,
+        durability: Durability,
+        events: broadcast::Sender<StoreEvent>,
+    ) -> Result<Self> {
+        let (sender, receiver) = mpsc::channel();
+        let fatal = Arc::new(OnceLock::new());
+        let wal_pages = Arc::new(AtomicU64::new(0));
+        let mut connection = connection;
+        let pages_seen = Arc::clone(&wal_pages);
+        connection
+            .wal_hook(Some(
+                move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+                    pages_seen.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+                    Ok(())
+                },
+            ))
+            .map_err(sql("watch the write-ahead log"))?;
+        let page_bytes: u64 = connection
+            .query_row("PRAGMA page_size", [], |row| row.get(0))
+            .map_err(sql("read page size"))?;
+        let state = Committer {
+            jobs: receiver,
+            fatal: Arc::clone(&fatal),
+            wal_pages,
+            page_bytes,
+            interval: match durability {
+                Durability::Sync => None,
+                Durability::Interval { ms } => Some(Duration::from_millis(ms.max(1))),
+            },
+            events,
+            plans: Plans::default(),
+            latest_group: 1,
+            unsynced_since: None,
+            connection,
+            _lock: lock,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store-write".to_owned())
+            .spawn(move || state.run())
+            .map_err(|error| Error::backend("start writer thread", error))?;
+        Ok(Self {
+            jobs: Mutex::new(Some(sender)),
+            places: Arc::new(Semaphore::new(limits::WRITE_BACKLOG)),
+            fatal,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Runs `change` in the next group and returns its value after the commit.
+    pub(super) async fn write<T, F>(&self, operation: &'static str, change: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Write<'_>) -> Result<T> + Send + 'static,
+    {
+        if let Some(why) = self.fatal.get() {
+            return Err(Error::Fatal(why.clone()));
+        }
+        let place = Arc::clone(&self.places)
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Pending {
+            operation,
+            change: Some(change),
+            result: None,
+            reply,
+            _place: place,
+        });
+        {
+            let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            let sender = jobs.as_ref().ok_or(Error::Closed)?;
+            sender.send(job).map_err(|_| self.gone())?;
+        }
+        answer.await.map_err(|_| self.gone())?
+    }
+
+    fn gone(&self) -> Error {
+        self.fatal
+            .get()
+            .map_or(Error::Closed, |why| Error::Fatal(why.clone()))
+    }
+
+    /// Commits what was accepted, ends the thread and frees the file. Blocks until then.
+    pub(super) fn stop(&self) {
+        drop(
+            self.jobs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer thread of the store panicked");
+        }
+    }
+}
+
+/// One write on its way through the writer.
+trait Job: Send {
+    /// Makes the change inside its savepoint; says whether it may stay.
+    fn make(&mut self, write: &mut Write<'_>) -> Made;
+    /// Answers, after the group's commit (`None`) or its failure.
+    fn answer(self: Box<Self>, failed: Option<&GroupFailure>);
+}
+
+enum Made {
+    Kept,
+    Refused,
+    Fatal(String),
+}
+
+struct Pending<T, F> {
+    operation: &'static str,
+    change: Option<F>,
+    result: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<T, F> Job for Pending<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Write<'_>) -> Result<T> + Send,
+{
+    fn make(&mut self, write: &mut Write<'_>) -> Made {
+        let Some(change) = self.change.take() else {
+            return Made::Refused;
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| change(write))).unwrap_or_else(|_| {
+            Err(Error::backend(
+                self.operation,
+                "the write panicked, see the log",
+            ))
+        });
+        let made = match &result {
+            Ok(_) => Made::Kept,
+            Err(Error::Fatal(why)) => Made::Fatal(why.clone()),
+            Err(_) => Made::Refused,
+        };
+        self.result = Some(result);
+        made
+    }
+
+    fn answer(self: Box<Self>, failed: Option<&GroupFailure>) {
+        let result = match (self.result, failed) {
+            // A write that was refused by itself keeps its own reason.
+            (Some(Err(error)), None) => Err(error),
+            (Some(Ok(value)), None) => Ok(value),
+            (_, Some(failure)) => Err(failure.error(self.operation)),
+            (None, None) => Err(Error::Closed),
+        };
+        let outcome = match (&result, failed) {
+            (Ok(_), _) => "ok",
+            (Err(_), None) => "error",
+            (Err(_), Some(_)) => "lost",
+        };
+        metrics::WRITES.with_label_values(&[outcome]).inc();
+        // The one who asked may have gone.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// Why a whole group was not acknowledged.
+enum GroupFailure {
+    /// Rolled back; nothing was recorded.
+    NotRecorded { full: bool, why: String },
+    /// The store has stopped.
+    Fatal(String),
+}
+
+impl GroupFailure {
+    fn from_error(error: &Error) -> Self {
+        match error {
+            Error::Fatal(why) => Self::Fatal(why.clone()),
+            Error::Full { .. } => Self::NotRecorded {
+                full: true,
+                why: String::new(),
+            },
+            other => Self::NotRecorded {
+                full: false,
+                why: other.to_string(),
+            },
+        }
+    }
+
+    fn error(&self, operation: &'static str) -> Error {
+        match self {
+            Self::NotRecorded { full: true, .. } => Error::Full { operation },
+            Self::NotRecorded { why, .. } => Error::backend(operation, why.clone()),
+            Self::Fatal(why) => Error::Fatal(why.clone()),
+        }
+    }
+}
+
+/// The writer thread's state.
+struct Committer {
+    jobs: mpsc::Receiver<Box<dyn Job>>,
+    fatal: Arc<OnceLock<String>>,
+    wal_pages: Arc<AtomicU64>,
+    page_bytes: u64,
+    interval: Option<Duration>,
+    events: broadcast::Sender<StoreEvent>,
+    plans: Plans,
+    latest_group: usize,
+    unsynced_since: Option<Instant>,
+    // Dropped in this order: the lock goes last.
+    connection: Connection,
+    _lock: FileLock,
+}
+
+impl Committer {
+    fn run(mut self) {
+        while let Some(group) = self.gather() {
+            if group.is_empty() {
+                self.checkpoint_if_due();
+                continue;
+            }
+            self.latest_group = group.len();
+            metrics::GROUP_WRITES.observe(group.len() as f64);
+            self.commit(group);
+            self.checkpoint_if_due();
+        }
+        if self.fatal.get().is_none() && self.interval.is_some() {
+            self.checkpoint(CheckpointMode::FULL);
+        }
+    }
+
+    /// Waits for a first write, takes what else waits, and lingers while the group is smaller than the one
+    /// before. Empty when an interval checkpoint is due; `None` when the store was closed.
+    fn gather(&self) -> Option<Vec<Box<dyn Job>>> {
+        let first = match (self.interval, self.unsynced_since) {
+            (Some(interval), Some(since)) => {
+                match self
+                    .jobs
+                    .recv_timeout(interval.saturating_sub(since.elapsed()))
+                {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+                    Err(RecvTimeoutError::Disconnected) => return None,
+                }
+            }
+            _ => self.jobs.recv().ok()?,
+        };
+        let mut group = Vec::with_capacity(self.latest_group.min(limits::GROUP_WRITES));
+        group.push(first);
+        let deadline = Instant::now() + Duration::from_micros(limits::GROUP_LINGER_MICROS);
+        while group.len() < limits::GROUP_WRITES {
+            if let Ok(job) = self.jobs.try_recv() {
+                group.push(job);
+                continue;
+            }
+            if group.len() >= self.latest_group {
+                break;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.jobs.recv_timeout(left) {
+                Ok(job) => group.push(job),
+                Err(_) => break,
+            }
+        }
+        Some(group)
+    }
+
+    fn commit(&mut self, mut group: Vec<Box<dyn Job>>) {
+        let failure = match self.fatal.get() {
+            Some(why) => Err(Error::Fatal(why.clone())),
+            None => {
+                let timer = metrics::COMMIT_SECONDS.start_timer();
+                let result = self.transact(&mut group);
+                timer.observe_duration();
+                result
+            }
+        };
+        match failure {
+            Ok(effects) => {
+                self.unsynced_since.get_or_insert_with(Instant::now);
+                // Events first: who was answered finds the events of its write already told.
+                for event in effects.into_events() {
+                    // Nobody may be listening.
+                    let _ = self.events.send(event);
+                }
+                for job in group {
+                    job.answer(None);
+                }
+            }
+            Err(error) => {
+                self.plans.clear();
+                let failure = GroupFailure::from_error(&error);
+                if let GroupFailure::Fatal(why) = &failure {
+                    self.stop_for_good(why);
+                }
+                if !self.connection.is_autocommit()
+                    && let Err(error) = self.connection.execute_batch("ROLLBACK")
+                {
+                    self.stop_for_good(&format!("rollback: {error}"));
+                }
+                for job in group {
+                    job.answer(Some(&failure));
+                }
+            }
+        }
+    }
+
+    fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<Effects> {
+        let connection = &self.connection;
+        let run = |statement: &'static str| {
+            connection
+                .prepare_cached(statement)
+                .and_then(|mut statement| statement.execute([]))
+                .map(drop)
+                .map_err(sql("commit"))
+        };
+        run("BEGIN IMMEDIATE")?;
+        let mut all = Effects::default();
+        for job in group {
+            run("SAVEPOINT one_write")?;
+            let mut write = Write {
+                connection,
+                plans: &mut self.plans,
+                effects: Effects::default(),
+            };
+            let made = job.make(&mut write);
+            let effects = write.effects;
+            match made {
+                Made::Kept => all.merge(effects),
+                Made::Fatal(why) => return Err(Error::Fatal(why)),
+                Made::Refused if connection.is_autocommit() => {
+                    // SQLite rolled back everything, as it may when the disk is full.
+                    return Err(Error::Full { operation: "write" });
+                }
+                Made::Refused => run("ROLLBACK TO one_write")?,
+            }
+            run("RELEASE one_write")?;
+        }
+        all.write_counts(connection)?;
+        run("COMMIT")?;
+        Ok(all)
+    }
+
+    /// Copies the write-ahead log into the database file once it is long, or (class `interval`) when
+    /// the loss window is used up. Runs after the answers, so that nobody waits for it but the next group.
+    fn checkpoint_if_due(&mut self) {
+        if self.fatal.get().is_some() {
+            return;
+        }
+        let pages = self.wal_pages.load(Ordering::Relaxed);
+        let bytes = pages.saturating_mul(self.page_bytes);
+        metrics::WAL_BYTES.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let window_used = match (self.interval, self.unsynced_since) {
+            (Some(interval), Some(since)) => since.elapsed() >= interval,
+            _ => false,
+        };
+        if pages >= limits::CHECKPOINT_PAGES_HARD {
+            self.checkpoint(CheckpointMode::TRUNCATE);
+        } else if pages >= limits::CHECKPOINT_PAGES || window_used {
+            self.checkpoint(CheckpointMode::PASSIVE);
+        }
+    }
+
+    fn checkpoint(&mut self, mode: CheckpointMode) {
+        match self.connection.wal_checkpoint_v2(None::<&str>, mode) {
+            Ok((log, copied)) => {
+                self.unsynced_since = None;
+                if log == copied {
+                    self.wal_pages.store(0, Ordering::Relaxed);
+                }
+            }
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                tracing::warn!("a reader keeps the write-ahead log from starting over");
+            }
+            Err(error) => match sql("checkpoint")(error) {
+                Error::Fatal(why) => self.stop_for_good(&why),
+                other => tracing::error!(error = %other, "checkpoint failed, will be tried again"),
+            },
+        }
+    }
+
+    fn stop_for_good(&self, why: &str) {
+        if self.fatal.set(why.to_owned()).is_ok() {
+            metrics::FATAL.set(1);
+            tracing::error!(why, "store stopped acknowledging after an i/o error");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The one seam between the product and its databases.
+
+use crate::{
+    Cancel, Claimed, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
+    NewSubmission, Page, Paged, PoolStats, PutForm, Reaped, Record, Result, Retry, StoreEvent,
+    SubmissionId, SubmissionSummary, SubmissionView, Submit, TaskEvent, TaskFilter, TaskId,
+    TaskResult, TaskSummary, TaskView,
+};
+use async_trait::async_trait;
+use formwork_tasks::{Millis, Pool, RunLease};
+use tokio::sync::broadcast;
+
+/// Forms, submissions and tasks, kept durably.
+///
+/// - A method that changes something returns `Ok` only after the change is as durable as the store's class
+///   says; class `sync` means fsynced.
+/// - Each method is one transaction: it happens as a whole or not at all.
+/// - `now` is the caller's clock and stamps what is recorded. A backend for many nodes decides leases and
+///   due times by its own server's clock instead, so that clocks of nodes need not agree.
+/// - Dropping a future does not undo its change. In particular a dropped [`Store::claim`] may leave tasks
+///   leased that nobody runs; they come back when the lease ends, counted as a crash.
+///
+/// Errors common to all methods are `Error::{Fatal, Full, Closed, Backend}`; others are named at the method.
+#[async_trait]
+pub trait Store: Send + Sync {
+    // --- forms ---
+
+    /// Publishes a form definition as a new version, unless its digest is that of the latest one.
+    ///
+    /// # Errors
+    /// `Error::Pipeline` when the steps are no pipeline.
+    async fn put_form(&self, form: NewForm, now: Millis) -> Result<PutForm>;
+
+    /// One version of a form, or the latest.
+    async fn form(&self, id: &str, version: Option<u32>) -> Result<Option<FormVersion>>;
+
+    /// The latest version of every form, by name.
+    ///
+    /// # Errors
+    /// `Error::Invalid` for a cursor that is not of this list.
+    async fn forms(&self, page: Page) -> Result<Paged<FormSummary>>;
+
+    /// Every version of a form, oldest first; empty when there is no such form.
+    async fn form_versions(&self, id: &str) -> Result<Vec<FormSummary>>;
+
+    // --- submissions ---
+
+    /// Records a submission and its first tasks.
+    ///
+    /// # Errors
+    /// `Error::UnknownForm`; `Error::DuplicateSubmission` when the id (not the key) was used before.
+    async fn submit(&self, submission: NewSubmission, now: Millis) -> Result<Submit>;
+
+    /// Records many submissions in one transaction; an error records none of them.
+    ///
+    /// # Errors
+    /// As [`Store::submit`].
+    async fn submit_many(
+        &self,
+        submissions: Vec<NewSubmission>,
+        now: Millis,
+    ) -> Result<Vec<Submit>>;
+
+    /// A submission with its tasks.
+    async fn submission(&self, id: SubmissionId) -> Result<Option<SubmissionView>>;
+
+    /// Submissions, newest first, of one form or of all.
+    ///
+    /// # Errors
+    /// `Error::Invalid` for a cursor that is not of this list.
+    async fn submissions(&self, form: Option<&str>, page: Page)
+    -> Result<Paged<SubmissionSummary>>;
+
+    // --- work ---
+
+    /// Takes up to `limit` tasks of a pool for `lease_ms`: highest priority first, then the one due longest,
+    /// then the oldest. Take a permit before you claim: what is claimed must run now.
+    async fn claim(
+        &self,
+        pool: Pool,
+        worker: &str,
+        limit: u32,
+        lease_ms: u64,
+        now: Millis,
+    ) -> Result<Vec<Claimed>>;
+
+    /// Prolongs leases to `now + lease_ms` and tells which runs are lost or shall be cancelled. One call for
+    /// all runs of a process, not one per run.
+    async fn heartbeat(
+        &self,
+        runs: &[(TaskId, RunLease)],
+        lease_ms: u64,
+        now: Millis,
+    ) -> Result<HeartbeatReply>;
+
+    /// Records a result, its export chunk, the next tasks and the submission's status.
+    async fn complete(
+        &self,
+        task: TaskId,
+        run_lease: RunLease,
+        result: TaskResult,
+        now: Millis,
+    ) -> Result<Record>;
+
+    /// Records a failed or cancelled run, and the submission's status. If a cancel was requested the task is
+    /// cancelled, whatever the disposition says.
+    async fn fail(
+        &self,
+        task: TaskId,
+        run_lease: RunLease,
+        failure: Failure,
+        now: Millis,
+    ) -> Result<Record>;
+
+    /// Gives a task back without spending an attempt (graceful drain).
+    async fn release(&self, task: TaskId, run_lease: RunLease, now: Millis) -> Result<Record>;
+
+    /// Settles runs whose lease has ended: available again, dead after `max_crashes` vanished workers, or
+    /// cancelled. At most `limits::REAP_TASKS` a call; call again while the answer is that long.
+    async fn reap(&self, now: Millis, max_crashes: u32) -> Result<Vec<Reaped>>;
+
+    // --- operators ---
+
+    /// Cancels a task that waits, or asks the worker of a running one to stop.
+    ///
+    /// # Errors
+    /// `Error::UnknownTask`.
+    async fn cancel(&self, task: TaskId, now: Millis) -> Result<Cancel>;
+
+    /// Makes a dead, cancelled or retryable task available at once, with its counters at zero.
+    ///
+    /// # Errors
+    /// `Error::UnknownTask`.
+    async fn retry(&self, task: TaskId, now: Millis) -> Result<Retry>;
+
+    /// One task with its output.
+    async fn task(&self, id: TaskId) -> Result<Option<TaskView>>;
+
+    /// Tasks, newest submission first.
+    ///
+    /// # Errors
+    /// `Error::Invalid` for a cursor that is not of this list.
+    async fn tasks(&self, filter: TaskFilter, page: Page) -> Result<Paged<TaskSummary>>;
+
+    /// Everything that happened to a task, oldest first; empty when there is no such task.
+    async fn task_history(&self, id: TaskId) -> Result<Vec<TaskEvent>>;
+
+    /// The load of every pool, in the order of `Pool::ALL`.
+    async fn pool_stats(&self, now: Millis) -> Result<Vec<PoolStats>>;
+
+    /// When the pool's next retry is due, to sleep until then.
+    async fn next_due(&self, pool: Pool) -> Result<Option<Millis>>;
+
+    // --- exports ---
+
+    /// Export chunks of one step of one form version with a sequence above `after_sequence` (0: from the
+    /// first), at most `limit`, in order.
+    async fn export_chunks(
+        &self,
+        form: &str,
+        form_version: u32,
+        step: &str,
+        after_sequence: u64,
+        limit: u32,
+    ) -> Result<Vec<ExportRow>>;
+
+    // --- the store itself ---
+
+    /// Events after their commit, and before the write that caused them is answered. Events are hints: a receiver that lags (`RecvError::Lagged`) has missed
+    /// some and must look at the store itself (claim, read the submission, heartbeat) before it waits again.
+    /// Waiters subscribe first, then look, then wait, so that nothing falls between.
+    fn subscribe(&self) -> broadcast::Receiver<StoreEvent>;
+
+    /// Proves that the store can record durably now, by doing so.
+    async fn ready(&self) -> Result<()>;
+
+    /// Finishes what was accepted, refuses what comes later, gives the files free. May be called twice.
+    async fn close(&self);
+}

@@ -1,0 +1,232 @@
+use super::*;
+use formwork_store::{
+    HeartbeatReply, ReapedAs, Record, limits,
+    tasks::{Priority, RunLease, State},
+};
+use std::collections::HashSet;
+
+pub(crate) async fn claims_come_by_priority_then_age(store: &dyn Store) {
+    publish(store, vec![Step::new("check")]).await;
+    let mut ids = Vec::new();
+    // (priority, due): the number is the expected place.
+    for (priority, later) in [(5, 10), (9, 20), (0, 0), (9, 10), (5, 0)] {
+        let id = new_id();
+        let new = NewSubmission {
+            priority: Some(Priority::try_new(priority).expect("is a priority")),
+            ..submission(id)
+        };
+        store.submit(new, NOW.plus(later)).await.expect("recorded");
+        ids.push(id);
+    }
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        order.push(claim_one(store, NOW.plus(50)).await.id.submission);
+    }
+    assert_eq!(order, [ids[3], ids[1], ids[4], ids[0], ids[2]]);
+}
+
+pub(crate) async fn a_claim_takes_each_task_once(store: &dyn Store) {
+    publish(store, vec![Step::new("check")]).await;
+    let many = (0..300).map(|_| submission(new_id())).collect();
+    store.submit_many(many, NOW).await.expect("recorded");
+    let claims = (0..20).map(|_| claim(store, Pool::Default, 20, NOW));
+    let claimed: Vec<Claimed> = futures::future::join_all(claims)
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
+    let distinct: HashSet<_> = claimed.iter().map(|task| task.id).collect();
+    assert_eq!((claimed.len(), distinct.len()), (300, 300));
+    assert!(
+        claim(store, Pool::Batched, 20, NOW).await.is_empty(),
+        "pools are apart"
+    );
+}
+
+pub(crate) async fn a_stale_lease_records_nothing(store: &dyn Store) {
+    publish(store, vec![Step::new("check")]).await;
+    submit(store).await;
+    let old = claim_one(store, NOW).await;
+    let later = NOW.plus(LEASE_MS);
+    assert_eq!(store.reap(later, 3).await.expect("reaped").len(), 1);
+    let new = claim_one(store, later).await;
+    assert_eq!(new.id, old.id);
+    assert!(new.run_lease > old.run_lease);
+    assert_eq!(new.crashes, 1);
+
+    let before = store.task(old.id).await.expect("read");
+    let (id, stale) = (old.id, old.run_lease);
+    let complete = store
+        .complete(id, stale, export(b"old"), later)
+        .await
+        .expect("answered");
+    let fail = store
+        .fail(id, stale, dead(), later)
+        .await
+        .expect("answered");
+    let release = store.release(id, stale, later).await.expect("answered");
+    assert_eq!([complete, fail, release], [Record::Stale; 3]);
+    assert_eq!(
+        store.task(id).await.expect("read"),
+        before,
+        "nothing has changed"
+    );
+    assert!(
+        store
+            .export_chunks(FORM, 1, "check", 0, 10)
+            .await
+            .expect("read")
+            .is_empty()
+    );
+
+    let record = store
+        .complete(id, new.run_lease, export(b"new"), later)
+        .await;
+    assert_eq!(record.expect("answered"), Record::Recorded);
+    let chunks = store
+        .export_chunks(FORM, 1, "check", 0, 10)
+        .await
+        .expect("read");
+    assert_eq!(chunks.len(), 1);
+    assert_eq!(chunks[0].bytes, b"new");
+}
+
+pub(crate) async fn a_second_completion_is_stale(store: &dyn Store) {
+    publish(store, vec![Step::new("check")]).await;
+    let id = submit(store).await;
+    let task = claim_one(store, NOW).await;
+    let twice = (0..2).map(|_| store.complete(task.id, task.run_lease, export(b"x"), NOW));
+    let mut records: Vec<Record> = futures::future::join_all(twice)
+        .await
+        .into_iter()
+        .map(|record| record.expect("answered"))
+        .collect();
+    records.sort_by_key(|record| *record == Record::Stale);
+    assert_eq!(records, [Record::Recorded, Record::Stale]);
+    assert_eq!(status(store, id).await, SubmissionStatus::Done);
+}
+
+pub(crate) async fn a_heartbeat_prolongs_and_tells_what_is_lost(store: &dyn Store) {
+    publish(store, vec![Step::new("check")]).await;
+    submit(store).await;
+    submit(store).await;
+    let alive = claim_one(store, NOW).await;
+    let silent = claim_one(store, NOW).await;
+
+    let later = NOW.plus(LEASE_MS / 2);
+    let runs = [(alive.id, alive.run_lease)];
+    let reply = store
+        .heartbeat(&runs, LEASE_MS, later)
+        .await
+        .expect("answered");
+    assert_eq!(reply, HeartbeatReply::default());
+    let end = NOW.plus(LEASE_MS);
+    let reaped = store.reap(end, 3).await.expect("reaped");
+    assert_eq!(reaped.len(), 1);
+    assert_eq!(reaped[0].id, silent.id);
+
+    let runs = [(alive.id, alive.run_lease), (silent.id, silent.run_lease)];
+    let reply = store
+        .heartbeat(&runs, LEASE_MS, end)
+        .await
+        .expect("answered");
+    assert_eq!(reply.lost, [silent.id]);
+    let wrong = [(alive.id, RunLease(alive.run_lease.0 + 1))];
+    let reply = store
+        .heartbeat(&wrong, LEASE_MS, end)
+        .await
+        .expect("answered");
+    assert_eq!(reply.lost, [alive.id]);
+}
+
+pub(crate) async fn a_failed_task_waits_for_its_time(store: &dyn Store) {
+    publish(store, vec![Step::new("check")]).await;
+    let id = submit(store).await;
+    let task = claim_one(store, NOW).await;
+    let at = NOW.plus(5_000);
+    let retry = failure(Disposition::RetryAt(at));
+    store
+        .fail(task.id, task.run_lease, retry, NOW)
+        .await
+        .expect("recorded");
+
+    assert_eq!(status(store, id).await, SubmissionStatus::Processing);
+    assert_eq!(store.next_due(Pool::Default).await.expect("read"), Some(at));
+    assert_eq!(store.next_due(Pool::High).await.expect("read"), None);
+    assert!(
+        claim(store, Pool::Default, 1, NOW.plus(4_999))
+            .await
+            .is_empty(),
+        "too early"
+    );
+    let again = claim_one(store, at).await;
+    assert_eq!(again.attempt, 2);
+    assert!(again.run_lease > task.run_lease);
+    let view = store.task(task.id).await.expect("read").expect("exists");
+    assert_eq!((view.summary.errors, view.summary.crashes), (1, 0));
+    assert_eq!(store.next_due(Pool::Default).await.expect("read"), None);
+}
+
+pub(crate) async fn a_released_task_has_spent_no_attempt(store: &dyn Store) {
+    publish(store, vec![Step::new("check")]).await;
+    submit(store).await;
+    let task = claim_one(store, NOW).await;
+    assert_eq!(task.attempt, 1);
+    let record = store
+        .release(task.id, task.run_lease, NOW)
+        .await
+        .expect("answered");
+    assert_eq!(record, Record::Recorded);
+    let again = claim_one(store, NOW).await;
+    assert_eq!((again.attempt, again.crashes), (1, 0));
+    assert!(
+        again.run_lease > task.run_lease,
+        "the fence rises although the attempt does not"
+    );
+}
+
+pub(crate) async fn an_ended_lease_is_recovered_then_dead(store: &dyn Store) {
+    publish(store, vec![Step::new("check")]).await;
+    let id = submit(store).await;
+    let mut now = NOW;
+    for crash in 1..=3 {
+        let task = claim_one(store, now).await;
+        assert!(
+            store.reap(now, 3).await.expect("reaped").is_empty(),
+            "the lease still holds"
+        );
+        now = now.plus(LEASE_MS);
+        let reaped = store.reap(now, 3).await.expect("reaped");
+        assert_eq!(reaped.len(), 1);
+        assert_eq!(reaped[0].id, task.id);
+        let expected = if crash < 3 {
+            ReapedAs::Recovered
+        } else {
+            ReapedAs::Dead
+        };
+        assert_eq!(reaped[0].outcome, expected);
+    }
+    let view = store.submission(id).await.expect("read").expect("exists");
+    assert_eq!(view.summary.status, SubmissionStatus::Failed);
+    let task = &view.tasks[0].summary;
+    assert_eq!(task.state, State::Dead);
+    assert_eq!(task.dead_reason, Some(DeadReason::Crashed));
+    assert_eq!((task.crashes, task.errors), (3, 0));
+}
+
+pub(crate) async fn long_error_messages_are_cut(store: &dyn Store) {
+    publish(store, vec![Step::new("check")]).await;
+    submit(store).await;
+    let task = claim_one(store, NOW).await;
+    let long = Failure {
+        message: "ä".repeat(limits::ERROR_MESSAGE_BYTES),
+        ..dead()
+    };
+    store
+        .fail(task.id, task.run_lease, long, NOW)
+        .await
+        .expect("recorded");
+    let view = store.task(task.id).await.expect("read").expect("exists");
+    let message = view.summary.error.expect("has an error").message;
+    assert_eq!(message.len(), limits::ERROR_MESSAGE_BYTES);
+}
