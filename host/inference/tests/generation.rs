@@ -293,7 +293,7 @@ async fn dropping_a_completion_stops_within_one_token() {
 async fn a_deadline_ends_a_generation_and_a_queued_one() {
     let inference = Inference::start(options(), vec![generator("late")]).unwrap();
     let mut soon = call();
-    soon.deadline = Some(Instant::now() + Duration::from_millis(400));
+    soon.deadline = Some(Instant::now() + Duration::from_secs(1));
     let mut long = inference
         .generate("late", ask("Write a very long story.", 900), &soon)
         .await

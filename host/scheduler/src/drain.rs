@@ -63,7 +63,8 @@ pub(crate) async fn run(shared: Arc<Shared>, grace: Duration) {
         abandoned = report.abandoned,
         "drained"
     );
-    shared.drained.send_replace(Some(report));
-    // Nothing is awaited after this: the thread ends.
+    // Before the report: whoever gets it may start again on the same store. Nothing is awaited from here on, so the
+    // thread this runs on does not end before the report is out.
     shared.end();
+    shared.drained.send_replace(Some(report));
 }

@@ -1,4 +1,9 @@
 //! The threads of a pool, used without a queue.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking, also in its helpers"
+)]
 
 mod support;
 

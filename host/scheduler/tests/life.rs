@@ -1,4 +1,9 @@
 //! The life of tasks under a scheduler: flow, retry, dead letters, cancel, lost leases, panics, deadlines.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking, also in its helpers"
+)]
 
 mod support;
 

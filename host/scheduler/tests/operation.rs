@@ -1,4 +1,9 @@
 //! Starting, pausing, draining, recovering.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking, also in its helpers"
+)]
 
 mod support;
 

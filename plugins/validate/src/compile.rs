@@ -20,10 +20,15 @@ const PATTERN_BYTES: usize = 1 << 20;
 struct Registered(Arc<Vec<(String, Value)>>);
 
 impl Retrieve for Registered {
-    fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+    fn retrieve(
+        &self,
+        uri: &Uri<String>,
+    ) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
         let uri = without_fragment(uri.as_str());
         let found = self.0.iter().find(|(name, _)| name == uri);
-        found.map(|(_, schema)| schema.clone()).ok_or_else(|| "it is not registered with the form".into())
+        found
+            .map(|(_, schema)| schema.clone())
+            .ok_or_else(|| "it is not registered with the form".into())
     }
 }
 
@@ -33,9 +38,12 @@ impl Retrieve for Registered {
 /// `invalid-form` with a pointer to each mistake.
 pub(crate) fn compile(documents: &Documents, assert_formats: bool) -> Result<Validator, Error> {
     form_problems::check_registered(documents)?;
-    let draft = documents.draft_of(documents.root()).map_err(|problem| Error::InvalidForm(vec![problem]))?;
+    let draft = documents
+        .draft_of(documents.root())
+        .map_err(|problem| Error::InvalidForm(vec![problem]))?;
     let schemas = Arc::new(by_every_name(documents));
-    let refused = |error: &jsonschema::ReferencingError| form_problems::unresolved(documents, error);
+    let refused =
+        |error: &jsonschema::ReferencingError| form_problems::unresolved(documents, error);
     let metaschemas = metaschemas(documents);
     let registry = Registry::new()
         .draft(draft)
@@ -48,7 +56,9 @@ pub(crate) fn compile(documents: &Documents, assert_formats: bool) -> Result<Val
         .with_retriever(Registered(schemas))
         .should_validate_formats(assert_formats)
         .with_pattern_options(
-            PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_STEPS).size_limit(PATTERN_BYTES),
+            PatternOptions::fancy_regex()
+                .backtrack_limit(BACKTRACK_STEPS)
+                .size_limit(PATTERN_BYTES),
         )
         .build(documents.root())
         .map_err(|error| form_problems::from_build(documents, draft, &error))
@@ -58,7 +68,10 @@ pub(crate) fn compile(documents: &Documents, assert_formats: bool) -> Result<Val
 fn by_every_name(documents: &Documents) -> Vec<(String, Value)> {
     let mut schemas = documents.registered().to_vec();
     for (name, schema) in documents.registered() {
-        let id = schema.get("$id").and_then(Value::as_str).map(without_fragment);
+        let id = schema
+            .get("$id")
+            .and_then(Value::as_str)
+            .map(without_fragment);
         if let Some(id) = id.filter(|id| id.contains(':') && id != name) {
             schemas.push((id.to_owned(), schema.clone()));
         }
@@ -68,11 +81,21 @@ fn by_every_name(documents: &Documents) -> Vec<(String, Value)> {
 
 /// Registered schemas that others name in `$schema`: dialects must be known before anything is compiled.
 fn metaschemas(documents: &Documents) -> Vec<(String, &Value)> {
-    let all = documents.registered().iter().map(|(_, schema)| schema).chain([documents.root()]);
+    let all = documents
+        .registered()
+        .iter()
+        .map(|(_, schema)| schema)
+        .chain([documents.root()]);
     let mut found: Vec<(String, &Value)> = Vec::new();
-    for uri in all.filter_map(|schema| schema.get("$schema")).filter_map(Value::as_str) {
+    for uri in all
+        .filter_map(|schema| schema.get("$schema"))
+        .filter_map(Value::as_str)
+    {
         let uri = without_fragment(uri);
-        if let Some(schema) = documents.find(uri).filter(|_| found.iter().all(|(name, _)| name != uri)) {
+        if let Some(schema) = documents
+            .find(uri)
+            .filter(|_| found.iter().all(|(name, _)| name != uri))
+        {
             found.push((uri.to_owned(), schema));
         }
     }

@@ -34,18 +34,26 @@ impl Documents {
         let uri = without_fragment(uri);
         let by_name = self.registered.iter().find(|(name, _)| name == uri);
         let found = by_name.or_else(|| {
-            self.registered.iter().find(|(_, schema)| own_id(schema).is_some_and(|id| without_fragment(id) == uri))
+            self.registered
+                .iter()
+                .find(|(_, schema)| own_id(schema).is_some_and(|id| without_fragment(id) == uri))
         });
         found.map(|(_, schema)| schema)
     }
 
     /// The document an error's schema location is in, and its registered URI when it is not the form's own.
     pub(crate) fn of<'a>(&'a self, error: &'a ValidationError<'_>) -> (&'a Value, Option<&'a str>) {
-        let location = error.absolute_keyword_location().map(|uri| without_fragment(uri.as_str()));
-        let found = location.and_then(|uri| self.registered.iter().find(|(name, schema)| {
-            name == uri || own_id(schema).is_some_and(|id| without_fragment(id) == uri)
-        }));
-        found.map_or((&self.root, None), |(name, schema)| (schema, Some(name.as_str())))
+        let location = error
+            .absolute_keyword_location()
+            .map(|uri| without_fragment(uri.as_str()));
+        let found = location.and_then(|uri| {
+            self.registered.iter().find(|(name, schema)| {
+                name == uri || own_id(schema).is_some_and(|id| without_fragment(id) == uri)
+            })
+        });
+        found.map_or((&self.root, None), |(name, schema)| {
+            (schema, Some(name.as_str()))
+        })
     }
 
     /// The draft a schema is written in: its `$schema`, followed through registered metaschemas.
@@ -59,12 +67,21 @@ impl Documents {
             let draft = match current.get("$schema") {
                 None => return Ok(Draft::Draft202012),
                 Some(Value::String(_)) => Draft::default().detect(current),
-                Some(_) => return Err(Problem::new("/$schema", "unknown-draft", "must be a text: the draft's URI")),
+                Some(_) => {
+                    return Err(Problem::new(
+                        "/$schema",
+                        "unknown-draft",
+                        "must be a text: the draft's URI",
+                    ));
+                }
             };
             if draft != Draft::Unknown {
                 return Ok(draft);
             }
-            let uri = current.get("$schema").and_then(Value::as_str).unwrap_or_default();
+            let uri = current
+                .get("$schema")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             current = self.find(uri).ok_or_else(|| {
                 Problem::new(
                     "/$schema",
@@ -76,22 +93,40 @@ impl Documents {
                 )
             })?;
         }
-        Err(Problem::new("/$schema", "unknown-draft", "the metaschemas name each other in a circle"))
+        Err(Problem::new(
+            "/$schema",
+            "unknown-draft",
+            "the metaschemas name each other in a circle",
+        ))
     }
 }
 
 fn parse(text: &str, uri: Option<&str>) -> Result<Value, Error> {
-    let place = uri.map_or_else(String::new, |uri| format!("in the registered schema `{uri}`: "));
-    let schema: Value = serde_json::from_str(text)
-        .map_err(|error| Error::form("", "json", format!("{place}the schema is not JSON: {error}")))?;
+    let place = uri.map_or_else(String::new, |uri| {
+        format!("in the registered schema `{uri}`: ")
+    });
+    let schema: Value = serde_json::from_str(text).map_err(|error| {
+        Error::form(
+            "",
+            "json",
+            format!("{place}the schema is not JSON: {error}"),
+        )
+    })?;
     if schema.is_object() || schema.is_boolean() {
         return Ok(schema);
     }
-    Err(Error::form("", "type", format!("{place}a JSON Schema must be an object, `true` or `false`")))
+    Err(Error::form(
+        "",
+        "type",
+        format!("{place}a JSON Schema must be an object, `true` or `false`"),
+    ))
 }
 
 fn own_id(schema: &Value) -> Option<&str> {
-    schema.get("$id").or_else(|| schema.get("id")).and_then(Value::as_str)
+    schema
+        .get("$id")
+        .or_else(|| schema.get("id"))
+        .and_then(Value::as_str)
 }
 
 /// A URI up to its `#`.
@@ -106,5 +141,10 @@ pub(crate) fn child(parent: &str, name: &str) -> String {
 
 /// The last reference token of a pointer, unescaped.
 pub(crate) fn last_token(pointer: &str) -> String {
-    pointer.rsplit('/').next().unwrap_or_default().replace("~1", "/").replace("~0", "~")
+    pointer
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .replace("~1", "/")
+        .replace("~0", "~")
 }

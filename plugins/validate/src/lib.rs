@@ -36,7 +36,11 @@ impl Validator for Validate {
         let documents = Documents::parse(&form)?;
         let validator = compile::compile(&documents, settings.asserts_formats())?;
         warm_up::run(&validator, documents.root());
-        Ok(Self { validator, documents, max_findings: settings.max_findings() })
+        Ok(Self {
+            validator,
+            documents,
+            max_findings: settings.max_findings(),
+        })
     }
 
     fn validate(&self, submission: Submission) -> Result<Vec<Finding>, Error> {
@@ -45,7 +49,12 @@ impl Validator for Validate {
         if self.validator.is_valid(&data) {
             return Ok(Vec::new());
         }
-        Ok(report::report(&self.validator, &self.documents, &data, self.max_findings))
+        Ok(report::report(
+            &self.validator,
+            &self.documents,
+            &data,
+            self.max_findings,
+        ))
     }
 }
 

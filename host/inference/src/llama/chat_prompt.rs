@@ -49,7 +49,7 @@ impl ChatPrompt {
     }
 
     pub(crate) fn tokens(&self, model: &LlamaModel, system: &str, user: &str) -> Vec<LlamaToken> {
-        let text = |text: &str| model.vocab().tokenize(text.as_bytes(), false, true);
+        let text = |text: &str| model.vocab().tokenize(text.as_bytes(), false, false);
         let mut tokens = if system.is_empty() {
             self.before_user.clone()
         } else {

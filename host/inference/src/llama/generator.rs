@@ -254,8 +254,6 @@ impl Generator<'_> {
             mut sampler,
             max_tokens,
         } = prepared;
-        let permits = Arc::clone(&self.settings.permits);
-        let _all = permits.acquire();
         let (slot, cached) = self.slots.choose(&prompt);
         let cached = self.rewind(slot, cached)?;
         for part in prompt[cached..].chunks(limits::PROMPT_BATCH_TOKENS) {
@@ -268,8 +266,9 @@ impl Generator<'_> {
         let mut stream = TextStream::new(request.stop.clone());
         let mut output_tokens = 0;
         let reason = loop {
+            self.check(call)?;
             let drawn = {
-                
+                let _permit = self.settings.permits.acquire();
                 let logits = self.context.get_logits_ith(self.batch.n_tokens() - 1);
                 sampler.draw(logits, &self.never)?
             };
@@ -292,6 +291,7 @@ impl Generator<'_> {
             if output_tokens >= max_tokens {
                 break FinishReason::Length;
             }
+            self.check(call)?;
             self.decode(slot, &[drawn.token])?;
         };
         let rest = stream.finish();
@@ -345,7 +345,7 @@ impl Generator<'_> {
                 .map_err(|error| Error::Native(error.to_string()))?;
         }
         let decoded = {
-            
+            let _permit = self.settings.permits.acquire();
             self.context.decode(&mut self.batch)
         };
         match decoded {

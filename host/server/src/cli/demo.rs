@@ -1,0 +1,236 @@
+//! `formwork demo`: the example forms at work, over HTTP as any client would use them.
+//!
+//! Starts the whole product on the embedded store, publishes every example form, submits every sample and prints each
+//! step with its result, plugin, models and time. Succeeds only if every sample ended as its file says.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use super::Global;
+use super::exit::Failure;
+use super::output::{print, print_json};
+use crate::config;
+use crate::examples::{self, Example, Sample};
+use crate::serve::Server;
+
+/// How long one sample may take: two generations on a slow machine.
+const SAMPLE_SECONDS: u64 = 120;
+
+/// How long one request waits for a submission to settle; below what proxies and the server allow.
+const WAIT_SECONDS: u64 = 30;
+
+/// Widest result shown, in characters; the whole is in `--json` and in the API.
+const RESULT_WIDTH: usize = 110;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Keep serving afterwards, with the configured store and address.
+    #[arg(long)]
+    serve: bool,
+    /// The folder of examples.
+    #[arg(long, default_value = "examples")]
+    examples: PathBuf,
+    /// The configuration file.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
+    let mut loaded = config::load(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
+    let examples = examples::load(&options.examples)
+        .map_err(|error| Failure::NotFound(format!("{error:#}; name the folder with --examples")))?;
+    let scratch = tempfile::tempdir()?;
+    if !options.serve {
+        loaded.config.store = format!("sqlite:{}", scratch.path().join("demo.db").display());
+        loaded.config.http.listen.set_port(0);
+    }
+    crate::logging::start_for_tools(&loaded.config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let server = Server::start(loaded.config).await?;
+        let url = format!("http://{}", server.address());
+        let shown = show(&url, &examples, global).await;
+        match shown {
+            Ok(()) if options.serve => {
+                print(&format!(
+                    "\nServing on {url}  (store {}; OpenAPI at {url}/openapi.json; Ctrl-C stops)",
+                    server.store_description()
+                ))?;
+                server.until_stopped().await;
+                Ok(())
+            }
+            other => {
+                server.stop().await;
+                other
+            }
+        }
+    })
+}
+
+/// Publishes and submits everything; an error when a sample did not end as expected.
+async fn show(url: &str, examples: &[Example], global: &Global) -> Result<(), Failure> {
+    let client = reqwest::Client::new();
+    let (mut samples, mut unexpected) = (0, 0);
+    let mut answers = Vec::new();
+    for example in examples {
+        let form: Value = publish(&client, url, example).await?;
+        if !global.json {
+            let title = form["title"].as_str().or_else(|| form["definition"]["title"].as_str()).unwrap_or_default();
+            print(&format!("\n{}  version {}  {title}", example.id, form["version"]))?;
+        }
+        for sample in &example.samples {
+            let submission = submit(&client, url, example, sample).await?;
+            let differences = sample.content.expect.differences(&submission);
+            samples += 1;
+            unexpected += usize::from(!differences.is_empty());
+            if global.json {
+                answers.push(serde_json::json!({ "form": example.id, "sample": sample.name,
+                    "as_expected": differences.is_empty(), "differences": differences, "submission": submission }));
+            } else {
+                print(&described(sample, &submission, &differences))?;
+            }
+        }
+    }
+    if global.json {
+        print_json(&Value::Array(answers))?;
+    } else {
+        print(&format!(
+            "\n{} forms, {samples} submissions, {} ended as expected",
+            examples.len(),
+            samples - unexpected
+        ))?;
+    }
+    if unexpected == 0 {
+        Ok(())
+    } else {
+        Err(Failure::failed(anyhow::anyhow!("{unexpected} of {samples} samples did not end as expected")))
+    }
+}
+
+async fn publish(client: &reqwest::Client, url: &str, example: &Example) -> anyhow::Result<Value> {
+    let response = client
+        .put(format!("{url}/v1/forms/{}", example.id))
+        .header("content-type", "application/json")
+        .body(example.definition.clone())
+        .send()
+        .await?;
+    let status = response.status();
+    let answer: Value = response.json().await?;
+    ensure!(status.is_success(), "publishing {}: {answer:#}", example.id);
+    Ok(answer)
+}
+
+/// Submits a sample and waits until it has settled.
+async fn submit(client: &reqwest::Client, url: &str, example: &Example, sample: &Sample) -> anyhow::Result<Value> {
+    let prefer = format!("wait={WAIT_SECONDS}");
+    let response = client
+        .post(format!("{url}/v1/forms/{}/submissions", example.id))
+        .header("prefer", &prefer)
+        .json(&sample.content.data)
+        .send()
+        .await?;
+    let status = response.status();
+    let mut submission: Value = response.json().await?;
+    ensure!(status.is_success(), "submitting {}: {submission:#}", sample.name);
+    let id = submission["id"].as_str().context("the answer has no id")?.to_owned();
+    let settled = async {
+        while submission["status"] == "processing" {
+            submission = client
+                .get(format!("{url}/v1/submissions/{id}"))
+                .header("prefer", &prefer)
+                .send()
+                .await?
+                .json()
+                .await?;
+        }
+        anyhow::Ok(submission)
+    };
+    tokio::time::timeout(Duration::from_secs(SAMPLE_SECONDS), settled)
+        .await
+        .with_context(|| format!("{} has not settled after {SAMPLE_SECONDS} s", sample.name))?
+}
+
+fn described(sample: &Sample, submission: &Value, differences: &[String]) -> String {
+    let mut text = format!("\n  {}: {}\n", sample.name, sample.content.description);
+    for step in submission["steps"].as_array().into_iter().flatten() {
+        let plugin = format!("{} {}", word(&step["plugin"]["name"]), word(&step["plugin"]["version"]));
+        let models: Vec<String> = step["models"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|model| format!("{} {}", word(&model["name"]), word(&model["version"])))
+            .collect();
+        let mut result = result(step);
+        if result.chars().count() > RESULT_WIDTH {
+            result = result.chars().take(RESULT_WIDTH - 1).chain(['…']).collect();
+        }
+        let (cpu, wall) = (step["cpu_ms"].as_f64().unwrap_or(0.0), wall_ms(step));
+        text.push_str(&format!(
+            "    {:<10} {:<16} {:<9} {wall:>7} ms (cpu {cpu:>6.1})  {result}\n",
+            word(&step["name"]),
+            plugin,
+            word(&step["state"]),
+        ));
+        if !models.is_empty() {
+            text.push_str(&format!("    {:<10} with {}\n", "", models.join(", ")));
+        }
+    }
+    text.push_str(&format!("    = {}", word(&submission["status"])));
+    if differences.is_empty() {
+        text.push_str(", as expected");
+    }
+    for difference in differences {
+        text.push_str(&format!("\n    ! {difference}"));
+    }
+    text
+}
+
+/// A step's result in a few words.
+fn result(step: &Value) -> String {
+    let output = &step["output"];
+    let list = |value: &Value, show: &dyn Fn(&Value) -> String| -> String {
+        value.as_array().into_iter().flatten().map(show).collect::<Vec<_>>().join(", ")
+    };
+    if let Some(message) = step["error"]["message"].as_str() {
+        return message.to_owned();
+    }
+    if output["valid"] == true {
+        return "valid".into();
+    }
+    if !output["findings"].is_null() {
+        return list(&output["findings"], &|finding| {
+            format!("{} {}: {}", word(&finding["pointer"]), word(&finding["code"]), word(&finding["message"]))
+        });
+    }
+    if !output["label"].is_null() {
+        let labels = list(&output["labels"], &|label| format!("{} {:.2}", word(&label["name"]), label["score"].as_f64().unwrap_or(0.0)));
+        return if labels.is_empty() { format!("none (best {})", best(output)) } else { labels };
+    }
+    if !output["fields"].is_null() {
+        let fields = list(&output["fields"], &|field| format!("{}={} {:.2}", word(&field["name"]), field["value"], field["confidence"].as_f64().unwrap_or(0.0)));
+        let missing = list(&output["missing"], &|name| word(name).to_owned());
+        return if missing.is_empty() { fields } else { format!("{fields}; not found: {missing}") };
+    }
+    if !output["records"].is_null() {
+        return format!("{} record, {} bytes", output["records"], output["bytes"]);
+    }
+    output.to_string()
+}
+
+fn best(output: &Value) -> String {
+    let best = &output["scores"][0];
+    format!("{} {:.2}", word(&best["name"]), best["score"].as_f64().unwrap_or(0.0))
+}
+
+/// Milliseconds between a step's start and end.
+fn wall_ms(step: &Value) -> i64 {
+    let time = |key: &str| step[key].as_str().and_then(crate::clock::parse_rfc3339).unwrap_or_default().0;
+    time("finished_at") - time("started_at")
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}
