@@ -16,6 +16,9 @@ use crate::plugin::World;
 use crate::ticker::Ticker;
 use crate::{EngineOptions, Error, InstallError, Plugin, self_test};
 
+/// Bytes of a page of linear memory.
+const WASM_PAGE_BYTES: u64 = 64 << 10;
+
 /// Compiles and holds plugins. A cheap handle; the last one gone stops the epoch thread.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
@@ -145,7 +148,7 @@ fn check_resources(compiled: &Component, limits: &Limits) -> Result<(), InstallE
     if required.num_tables as usize > MAX_TABLES {
         return refuse(format!("{} tables", required.num_tables), format!("at most {MAX_TABLES}"));
     }
-    let initial = required.max_initial_memory_size.unwrap_or(0);
+    let initial = required.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE_BYTES);
     if initial > limits.memory_bytes {
         return refuse(
             format!("a memory of {initial} bytes"),

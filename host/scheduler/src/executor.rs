@@ -59,7 +59,7 @@ async fn attempt(
     let limit = shared.options.pool(state.pool).limit();
     let (tell_start, started) = oneshot::channel();
     let mut work = pin!(state.lane.spawn_task({
-        let (runner, run, span) = (Arc::clone(&shared.runner), Arc::clone(run), span.clone());
+        let (runner, run) = (Arc::clone(&shared.runner), Arc::clone(run));
         let (pool, worker) = (state.pool, shared.worker.clone());
         move || {
             let now = Instant::now();
@@ -75,8 +75,7 @@ async fn attempt(
                 worker,
                 deadline: now + limit,
             };
-            let work = async move { runner.run(task, context).await };
-            tracing::Instrument::instrument(work, span)
+            async move { runner.run(task, context).await }
         }
     }));
     let time_is_up = async {

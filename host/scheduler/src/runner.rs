@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 /// but no I/O driver.
 ///
 /// A run must come back soon after its token is cancelled. One that does not is dropped after a grace, so nothing it
-/// awaits may rely on being polled to the end. A panic is a failed run with the code `panic`.
+/// awaits may rely on being polled to the end. A panic is a failed run with the code `panic`. No tracing span is entered:
+/// what its log lines carry is the runner's own choice.
 #[async_trait]
 pub trait TaskRunner: Send + Sync + 'static {
     /// Runs one task.

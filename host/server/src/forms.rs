@@ -69,7 +69,7 @@ impl Forms {
         let Some(found) = self.0.store.form(id, version).await? else { return Ok(None) };
         let broken = |source| FormsError::Broken { id: id.to_owned(), version: found.version, source };
         let definition = FormDefinition::parse(found.definition.as_bytes()).map_err(broken)?;
-        let pipeline = Arc::new(Pipeline::new(id, found.version, Arc::new(definition)).map_err(broken)?);
+        let pipeline = Arc::new(Pipeline::new(id, found.version, Arc::new(definition)));
         if version.is_none() {
             self.published(id, found.version);
         }

@@ -7,3 +7,12 @@
 //! their own, slightly different product.
 
 pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod examples;
+pub mod forms;
+pub mod http;
+pub mod logging;
+pub mod runner;
+pub mod serve;
+pub mod waiters;

@@ -24,6 +24,16 @@ pub enum LogError {
     Init(#[from] TryInitError),
 }
 
+/// Sets logging up for a command that runs the product in its own process: text, warnings unless something else was asked
+/// for. A command prints its results; a second set-up or a bad filter is no reason not to.
+pub fn start_for_tools(log: &Log) {
+    let quiet = log.filter == crate::config::defaults::LOG_FILTER;
+    let filter = if quiet { "warn".to_owned() } else { log.filter.clone() };
+    if let Err(error) = init(&Log { format: LogFormat::Text, filter }) {
+        eprintln!("formwork: {error}");
+    }
+}
+
 /// Sends events to standard error: standard output is for results.
 ///
 /// # Errors

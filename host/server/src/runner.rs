@@ -65,8 +65,8 @@ impl StepRunner {
         let StepReport { plugin, report } = pipeline.run_step(&self.catalog, &task.step, &submission, call).await;
         let plugin = plugin.map(|plugin| PluginRef {
             name: plugin.name,
-            version: plugin.version.to_string(),
-            digest: plugin.digest.to_string(),
+            version: plugin.version,
+            digest: plugin.digest,
         });
         outcome(plugin, report)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use formwork_plugin::Error;
-use jsonschema::{PatternOptions, Registry, Retrieve, Uri, Validator};
+use jsonschema::{Draft, PatternOptions, Registry, Retrieve, Uri, Validator};
 use serde_json::Value;
 
 use crate::documents::{Documents, without_fragment};
@@ -37,10 +37,10 @@ impl Retrieve for Registered {
 /// # Errors
 /// `invalid-form` with a pointer to each mistake.
 pub(crate) fn compile(documents: &Documents, assert_formats: bool) -> Result<Validator, Error> {
-    form_problems::check_registered(documents)?;
     let draft = documents
-        .draft_of(documents.root())
+        .draft_of(documents.root(), Draft::Draft202012)
         .map_err(|problem| Error::InvalidForm(vec![problem]))?;
+    form_problems::check_registered(documents, draft)?;
     let schemas = Arc::new(by_every_name(documents));
     let refused =
         |error: &jsonschema::ReferencingError| form_problems::unresolved(documents, error);

@@ -56,16 +56,17 @@ impl Documents {
         })
     }
 
-    /// The draft a schema is written in: its `$schema`, followed through registered metaschemas.
+    /// The draft a schema is written in: its `$schema`, followed through registered metaschemas; `default` where none
+    /// is named.
     ///
     /// # Errors
     /// The problem, with a pointer into `schema`.
-    pub(crate) fn draft_of(&self, schema: &Value) -> Result<Draft, Problem> {
+    pub(crate) fn draft_of(&self, schema: &Value, default: Draft) -> Result<Draft, Problem> {
         let mut current = schema;
         // A chain cannot be longer than there are schemas; a circle is.
         for _ in 0..=self.registered.len() {
             let draft = match current.get("$schema") {
-                None => return Ok(Draft::Draft202012),
+                None => return Ok(default),
                 Some(Value::String(_)) => Draft::default().detect(current),
                 Some(_) => {
                     return Err(Problem::new(

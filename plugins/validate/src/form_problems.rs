@@ -21,10 +21,10 @@ const REFERENCES: [&str; 4] = ["$ref", "$dynamicRef", "$recursiveRef", "$schema"
 ///
 /// # Errors
 /// `invalid-form`; pointers go into the registered schema, whose URI stands in the message.
-pub(crate) fn check_registered(documents: &Documents) -> Result<(), Error> {
+pub(crate) fn check_registered(documents: &Documents, default: Draft) -> Result<(), Error> {
     let mut validators: Vec<(Draft, MetaValidator<'static>)> = Vec::new();
     for (uri, schema) in documents.registered() {
-        let draft = match documents.draft_of(schema) {
+        let draft = match documents.draft_of(schema, default) {
             Ok(draft) => draft,
             Err(problem) => return Err(Error::InvalidForm(vec![in_registered(uri, problem)])),
         };

@@ -15,7 +15,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tempfile::TempDir;
-use tokio::sync::broadcast;
 
 /// Nothing here takes this long unless it hangs.
 pub(crate) const HANGS: Duration = Duration::from_secs(30);
@@ -102,7 +101,6 @@ pub(crate) fn options() -> SchedulerOptions {
 pub(crate) struct Bench {
     pub(crate) store: Arc<dyn Store>,
     folder: TempDir,
-    events: broadcast::Receiver<StoreEvent>,
 }
 
 impl Bench {
@@ -110,11 +108,9 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("test.db");
         let store = SqliteStore::open(&Options::new(path)).unwrap();
-        let events = store.subscribe();
         let bench = Self {
             store: Arc::new(store),
             folder,
-            events,
         };
         for pool in Pool::ALL {
             bench

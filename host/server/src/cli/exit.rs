@@ -48,6 +48,12 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+impl From<crate::serve::StartError> for Failure {
+    fn from(error: crate::serve::StartError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(error.into())

@@ -1,14 +1,28 @@
 //! The command line: one file per command, and what they share.
 
+mod bench;
+mod client;
+mod cpu;
+mod demo;
 pub mod exit;
+mod form;
 pub mod output;
 mod plugin;
+mod run;
+mod serve;
+mod submit;
+mod task;
 
+use std::io::Read;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use exit::Failure;
+
+/// Largest document read from a file or standard input, bytes: more than any server takes.
+const MAX_INPUT_BYTES: u64 = 64 << 20;
 
 /// Shown after the options of `formwork --help`.
 const EXIT_CODES: &str = "\
@@ -36,11 +50,36 @@ pub(crate) struct Global {
     /// Print JSON instead of tables.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// The server that client commands talk to.
+    #[arg(long, global = true, value_name = "URL", env = "FORMWORK_SERVER", default_value = "http://127.0.0.1:8080")]
+    pub(crate) server: String,
+    /// The server's bearer token.
+    #[arg(long, global = true, value_name = "TOKEN", env = "FORMWORK_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build, check and look into plugins.
+    /// Serve the HTTP API and work on submissions.
+    Serve(serve::Options),
+    /// Run a form's pipeline over a file, without a server.
+    Run(run::Options),
+    /// Show the example forms at work.
+    Demo(demo::Options),
+    /// Measure what this machine does.
+    Bench(bench::Options),
+    /// Publish and read forms of a running server.
+    #[command(subcommand)]
+    Form(form::Command),
+    /// Submit a document to a running server.
+    Submit(submit::Options),
+    /// Look at, cancel and retry tasks of a running server.
+    #[command(subcommand)]
+    Task(task::Command),
+    /// Look at the pools of a running server.
+    #[command(subcommand)]
+    Pool(task::PoolCommand),
+    /// Build, check, look into and list plugins.
     #[command(subcommand)]
     Plugin(plugin::Command),
 }
@@ -49,16 +88,44 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.command {
-        Command::Plugin(command) => plugin::run(command, &cli.global),
-    };
+    let global = &cli.global;
+    let result = cpu::check().and_then(|()| match cli.command {
+        Command::Serve(options) => serve::run(&options, global),
+        Command::Run(options) => run::run(&options, global),
+        Command::Demo(options) => demo::run(&options, global),
+        Command::Bench(options) => bench::run(&options, global),
+        Command::Form(command) => block_on(form::run(command, global)),
+        Command::Submit(options) => block_on(submit::run(&options, global)),
+        Command::Task(command) => block_on(task::run(command, global)),
+        Command::Pool(command) => block_on(task::pools(command, global)),
+        Command::Plugin(command) => plugin::run(command, global),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(&failure),
+        Err(failure) => {
+            eprintln!("formwork: {failure}");
+            ExitCode::from(&failure)
+        }
     }
 }
 
-fn report(failure: &Failure) -> ExitCode {
-    eprintln!("formwork: {failure}");
-    failure.into()
+/// Runs a client command.
+pub(crate) fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+/// A document from a file, or from standard input for `-`.
+pub(crate) fn read_input(file: &Path) -> Result<Vec<u8>, Failure> {
+    let wrong = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => Failure::NotFound(format!("no such file: {}", file.display())),
+        _ => Failure::Failed(anyhow::Error::new(error).context(format!("reading {}", file.display()))),
+    };
+    let mut bytes = Vec::new();
+    let source: Box<dyn Read> =
+        if file == Path::new("-") { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(file).map_err(wrong)?) };
+    source.take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes).map_err(wrong)?;
+    if bytes.len() as u64 > MAX_INPUT_BYTES {
+        return Err(Failure::Usage(format!("{} has more than {MAX_INPUT_BYTES} bytes", file.display())));
+    }
+    Ok(bytes)
 }

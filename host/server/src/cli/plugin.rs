@@ -7,8 +7,9 @@ use formwork_manifest::{Digest, Manifest};
 use serde_json::{Value, json};
 
 use super::Global;
+use super::client::Client;
 use super::exit::Failure;
-use super::output::{print, print_json};
+use super::output::{Table, cell, print, print_json};
 
 /// Largest component file read, in bytes. A Python guest has about 20 MB.
 const MAX_COMPONENT_BYTES: u64 = 256 << 20;
@@ -28,6 +29,8 @@ pub(crate) enum Command {
         /// A component file or a folder.
         path: PathBuf,
     },
+    /// List the plugins of a running server.
+    List,
     /// Show what a component file says of itself.
     Inspect {
         /// A component file.
@@ -40,6 +43,7 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Build { folder, out } => build(&folder, &out, global),
         Command::Check { path } => check(&path, global),
         Command::Inspect { file } => inspect(&file, global),
+        Command::List => super::block_on(list(global)),
     }
 }
 
@@ -82,6 +86,26 @@ fn inspect(file: &Path, global: &Global) -> Result<(), Failure> {
         return Ok(());
     }
     print(&describe(&manifest, &digest, component.len()))?;
+    Ok(())
+}
+
+async fn list(global: &Global) -> Result<(), Failure> {
+    let answer = Client::new(global)?.get(&["plugins"], &[]).await?;
+    if global.json {
+        print_json(&answer)?;
+        return Ok(());
+    }
+    let mut table = Table::new(&["plugin", "version", "kind", "aliases", "grants", "digest"]);
+    for plugin in answer["items"].as_array().into_iter().flatten() {
+        let names = |value: &Value| match value {
+            Value::Array(items) => items.iter().map(|item| cell(Some(item))).collect::<Vec<_>>().join(", "),
+            Value::Object(members) => members.keys().cloned().collect::<Vec<_>>().join(", "),
+            other => cell(Some(other)),
+        };
+        let [name, version, kind, digest] = ["name", "version", "kind", "digest"].map(|name| cell(plugin.get(name)));
+        table.row([name, version, kind, names(&plugin["aliases"]), names(&plugin["grants"]), digest]);
+    }
+    print(&table.render())?;
     Ok(())
 }
 

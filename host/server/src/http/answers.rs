@@ -57,6 +57,8 @@ pub struct Published {
     /// The version that is now the latest.
     #[schema(example = 1)]
     pub version: u32,
+    /// The form's title.
+    pub title: Option<String>,
     /// Whether this request made it; if not, the definition is that of the latest version already.
     pub created: bool,
     /// The digest of its definition.

@@ -101,8 +101,8 @@ async fn frame(
     };
     let named = step.clone();
     let work = move || async move { pipeline.export_frame(&catalog, &step, frame, context).await };
-    let report = app.scheduler.lane(Pool::Default).spawn(work).await.map_err(lane)?;
-    report.result.map_err(|error| {
+    let made = app.scheduler.lane(Pool::Default).spawn(work).await.map_err(lane)?;
+    made.map_err(|error| {
         let code = if error.retryable() { Code::Unavailable } else { Code::PluginFailed };
         Problem::new(code, format!("step {named}: {error}")).with("error", error.code())
     })

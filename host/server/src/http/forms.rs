@@ -57,6 +57,7 @@ pub(crate) async fn put(
     let definition = Arc::new(FormDefinition::parse(text.as_bytes()).map_err(invalid)?);
     let steps = check(&app, &id, Arc::clone(&definition), &correlation).await?;
     let digest = definition.digest();
+    let title = definition.title.clone();
     let form = NewForm { id: id.0.clone(), definition: text, digest: digest.clone(), steps };
     let (version, created) = match app.store.put_form(form, clock::now()).await? {
         PutForm::Created(version) => (version, true),
@@ -66,7 +67,7 @@ pub(crate) async fn put(
     tracing::info!(form = id.0, version, created, "form published");
     let location = format!("/v1/forms/{}/versions/{version}", id.0);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = (status, Json(Published { id: id.0, version, created, digest })).into_response();
+    let mut response = (status, Json(Published { id: id.0, version, title, created, digest })).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -80,11 +81,11 @@ async fn check(
     definition: Arc<FormDefinition>,
     correlation: &CorrelationId,
 ) -> Result<Vec<formwork_tasks::Step>, Problem> {
-    let pipeline = Pipeline::new(&id.0, 1, definition).map_err(invalid)?;
+    let pipeline = Pipeline::new(&id.0, 1, definition);
     let steps = pipeline.steps(&app.catalog).map_err(invalid)?;
     let context = call_context(app, correlation);
     let catalog = app.catalog.clone();
-    let checked = app.scheduler.lane(Pool::High).spawn(move || async move { pipeline.check(&catalog, context).await });
+    let checked = app.scheduler.lane(Pool::High).spawn(move || async move { pipeline.check(&catalog, &context).await });
     checked.await.map_err(lane)?.map_err(invalid)?;
     Ok(steps)
 }
@@ -108,10 +109,10 @@ pub(crate) fn lane(error: LaneError) -> Problem {
 
 fn invalid(error: DefinitionError) -> Problem {
     let detail = error.to_string();
-    let places = error.problems().iter().map(|problem| Place {
-        pointer: problem.pointer.clone(),
-        code: problem.code.clone(),
-        message: problem.message.clone(),
+    let places = error.problems.into_iter().map(|problem| Place {
+        pointer: problem.pointer,
+        code: problem.code,
+        message: problem.message,
     });
     Problem::new(Code::InvalidDefinition, detail).places(places.collect())
 }
@@ -253,8 +254,8 @@ pub(crate) async fn validate(
                     submission.results.push((step.name.clone(), output.json.to_string()));
                     let plugin = PluginAnswer {
                         name: plugin.name,
-                        version: plugin.version.to_string(),
-                        digest: plugin.digest.to_string(),
+                        version: plugin.version,
+                        digest: plugin.digest,
                     };
                     let cpu_ms = done.report.usage.cpu.as_secs_f64() * 1e3;
                     steps.push((output.rejected, ValidatedStep { name: step.name.clone(), plugin, cpu_ms, output: output.json }));

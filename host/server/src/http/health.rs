@@ -70,12 +70,16 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
     }
     let none = app.catalog.list().is_empty().then(|| "no plugin is installed, run `make build`".to_owned());
     checks.push(Check::new("plugins", none));
-    for refused in &app.refused {
-        checks.push(Check::new(format!("plugin:{}", refused.file_name()), Some(refused.reason.to_string())));
+    for refused in app.refused.iter() {
+        checks.push(Check::new(format!("plugin:{}", file_name(&refused.file)), Some(refused.error.to_string())));
     }
     let ready = checks.iter().all(|check| check.ready);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, checks })).into_response()
+}
+
+fn file_name(path: &std::path::Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// What is served here.

@@ -13,7 +13,6 @@ use std::fmt;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;
-use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::problem::{Code, Place, Problem};

@@ -11,6 +11,7 @@ mod exports;
 mod forms;
 mod health;
 pub mod json_body;
+pub mod listener;
 pub mod metrics;
 mod models;
 pub mod openapi;

@@ -28,16 +28,7 @@ pub(crate) struct PoolAnswer {
     cpu_seconds: f64,
     /// Tasks and calls that were claimed and wait for a thread.
     queued: usize,
-    /// Tasks by state, over all processes.
-    tasks: TaskCounts,
-    /// How long the longest waiting task has been waiting, milliseconds.
-    oldest_available_ms: Option<u64>,
-}
-
-/// Tasks by state.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct TaskCounts {
-    /// Waiting for a worker.
+    /// Tasks waiting for a worker; this and the counts below are over all processes.
     available: u64,
     /// Being run.
     running: u64,
@@ -49,6 +40,8 @@ pub(crate) struct TaskCounts {
     cancelled: u64,
     /// In the dead-letter queue.
     dead: u64,
+    /// How long the longest waiting task has been waiting, milliseconds.
+    oldest_available_ms: Option<u64>,
 }
 
 /// The pools and their load.
@@ -67,14 +60,12 @@ pub(crate) async fn list(State(app): State<App>) -> Result<Json<List<PoolAnswer>
             busy_ratio: here.busy_ratio,
             cpu_seconds: here.cpu_seconds,
             queued: here.queued,
-            tasks: TaskCounts {
-                available: stats.available,
-                running: stats.running,
-                retryable: stats.retryable,
-                completed: stats.completed,
-                cancelled: stats.cancelled,
-                dead: stats.dead,
-            },
+            available: stats.available,
+            running: stats.running,
+            retryable: stats.retryable,
+            completed: stats.completed,
+            cancelled: stats.cancelled,
+            dead: stats.dead,
             oldest_available_ms: stats.oldest_available_ms,
         })
     });

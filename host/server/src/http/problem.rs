@@ -229,6 +229,12 @@ impl Problem {
     }
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} ({})", self.detail, self.code.as_str())
+    }
+}
+
 /// The problem travels to the outermost layer as an extension; see [`crate::http::correlation`].
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {

@@ -28,7 +28,7 @@ pub struct Parts {
     /// The plugins.
     pub catalog: Catalog,
     /// Plugins in the folder that were not taken, and why.
-    pub refused: Vec<RefusedPlugin>,
+    pub refused: Arc<[RefusedPlugin]>,
     /// The models.
     pub inference: Inference,
     /// The pools.

@@ -153,9 +153,10 @@ async fn with_steps(app: &App, view: SubmissionView) -> Result<SubmissionAnswer,
     Ok(answers::submission(view, &pipeline))
 }
 
-/// A submission with its results.
+/// A submission with its results; with `Prefer: wait=SECONDS` as soon as it is settled.
 #[utoipa::path(get, path = "/v1/submissions/{id}", tag = "submissions",
-    params(("id" = String, Path, description = "The submission's id")),
+    params(("id" = String, Path, description = "The submission's id"),
+        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`: answer when it is settled, or after that time", example = "wait=10")),
     responses((status = 200, description = "The submission", body = SubmissionAnswer, example = json!({
             "id": "01KF0Q6V7W5Z1M4B9N8D3R2T6X", "form": { "id": "contact", "version": 1 }, "status": "done",
             "submitted_at": "2026-03-14T09:26:53.589Z", "settled_at": "2026-03-14T09:26:53.640Z",
@@ -165,10 +166,26 @@ async fn with_steps(app: &App, view: SubmissionView) -> Result<SubmissionAnswer,
                 "cpu_ms": 0.4, "started_at": "2026-03-14T09:26:53.601Z", "finished_at": "2026-03-14T09:26:53.640Z",
                 "output": { "valid": true, "findings": [] }, "error": null } ] })),
         (status = 404, description = "`unknown-submission`", body = ProblemDocument)))]
-pub(crate) async fn get(State(app): State<App>, InPath(id): InPath<String>) -> Result<Json<SubmissionAnswer>, Problem> {
+pub(crate) async fn get(
+    State(app): State<App>,
+    InPath(id): InPath<String>,
+    headers: HeaderMap,
+) -> Result<Json<SubmissionAnswer>, Problem> {
     let unknown = |detail: String| Problem::new(Code::UnknownSubmission, detail);
     let id: SubmissionId = id.parse().map_err(|error: formwork_store::InvalidId| unknown(error.to_string()))?;
-    let view = app.store.submission(id).await?.ok_or_else(|| unknown(format!("unknown submission: {id}")))?;
+    let wait = wait_seconds(&headers, app.http.max_wait_seconds)?;
+    let found = app.store.submission(id).await?;
+    let mut view = found.ok_or_else(|| unknown(format!("unknown submission: {id}")))?;
+    if let Some(seconds) = wait
+        && !view.summary.status.is_settled()
+    {
+        let waiter = app.waiters.join(id);
+        let settled = settled(&app, id, &waiter, Duration::from_secs(seconds)).await?;
+        view = match settled {
+            Some(settled) => settled,
+            None => app.store.submission(id).await?.unwrap_or(view),
+        };
+    }
     Ok(Json(with_steps(&app, view).await?))
 }
 

@@ -1,0 +1,55 @@
+//! `formwork serve`: the server.
+
+use std::path::PathBuf;
+
+use super::Global;
+use super::exit::Failure;
+use super::output::print;
+use crate::config::{self, LogFormat};
+use crate::serve::Server;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the effective configuration, secrets masked, and end.
+    #[arg(long)]
+    print_config: bool,
+    /// Address and port; instead of `http.listen`.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<std::net::SocketAddr>,
+    /// `json` or `text`; instead of `log.format`.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+pub(crate) fn run(options: &Options, _: &Global) -> Result<(), Failure> {
+    let mut loaded = config::load(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
+    if options.print_config {
+        print(&loaded.printed())?;
+        return Ok(());
+    }
+    if let Some(listen) = options.listen {
+        loaded.config.http.listen = listen;
+    }
+    if let Some(format) = options.log_format {
+        loaded.config.log.format = format;
+    }
+    crate::logging::init(&loaded.config.log).map_err(|error| Failure::Usage(error.to_string()))?;
+    let file = loaded.file.as_ref().map_or_else(|| "none".to_owned(), |file| file.display().to_string());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = file, "starting");
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(loaded.config.http.threads)
+        .thread_name("fw-http")
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let server = Server::start(loaded.config).await?;
+        server.until_stopped().await;
+        Ok(())
+    })
+}

@@ -1,0 +1,112 @@
+//! The plugins that are installed.
+
+use axum::Json;
+use axum::extract::State;
+use formwork_pipeline::CatalogEntry;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+use super::answers::List;
+use super::params::InPath;
+use super::problem::{Code, Problem, ProblemDocument};
+use super::state::App;
+
+/// One version of a plugin.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InstalledPlugin {
+    /// Its name.
+    #[schema(example = "validate")]
+    name: String,
+    /// Its version.
+    #[schema(example = "1.0.0")]
+    version: String,
+    /// The digest of its component file.
+    digest: String,
+    /// `validator`, `classifier`, `extractor` or `exporter`.
+    kind: String,
+    /// What it does, in a sentence.
+    description: String,
+    /// Names that stand for this version, such as `stable`.
+    aliases: Vec<String>,
+    /// What it was granted, and why it needs that.
+    grants: BTreeMap<String, String>,
+    /// Bytes of its component file.
+    size_bytes: usize,
+}
+
+/// One version of a plugin with what its manifest says.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PluginDetail {
+    /// What the list says.
+    #[serde(flatten)]
+    plugin: InstalledPlugin,
+    /// SPDX expression.
+    licence: String,
+    /// The version of `formwork:plugin` it was built against.
+    contract: String,
+    /// What a call gets, by the unit in each name.
+    #[schema(value_type = Object)]
+    limits: Value,
+    /// JSON Schema of its settings.
+    #[schema(value_type = Option<Value>)]
+    settings_schema: Option<Value>,
+}
+
+/// Every version of a plugin.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PluginVersions {
+    /// The plugin's name.
+    name: String,
+    /// Its versions.
+    versions: Vec<PluginDetail>,
+}
+
+impl From<CatalogEntry> for InstalledPlugin {
+    fn from(entry: CatalogEntry) -> Self {
+        Self {
+            name: entry.name,
+            version: entry.version,
+            digest: entry.digest,
+            kind: entry.kind,
+            description: entry.description,
+            aliases: entry.aliases,
+            grants: entry.grants,
+            size_bytes: entry.size,
+        }
+    }
+}
+
+/// Every version of every plugin.
+#[utoipa::path(get, path = "/v1/plugins", tag = "operation",
+    responses((status = 200, description = "The plugins", body = List<InstalledPlugin>)))]
+pub(crate) async fn list(State(app): State<App>) -> Json<List<InstalledPlugin>> {
+    Json(List { items: app.catalog.list().into_iter().map(InstalledPlugin::from).collect(), next: None })
+}
+
+/// Every version of one plugin, with limits and settings.
+#[utoipa::path(get, path = "/v1/plugins/{name}", tag = "operation", params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, description = "The plugin", body = PluginVersions),
+        (status = 404, description = "`unknown-plugin`", body = ProblemDocument)))]
+pub(crate) async fn get(State(app): State<App>, InPath(name): InPath<String>) -> Result<Json<PluginVersions>, Problem> {
+    let entries = app.catalog.list();
+    let known: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    if !known.contains(&name.as_str()) {
+        let shown: String = name.chars().take(64).collect();
+        let detail = format!("unknown plugin: {} (installed: {})", shown.escape_debug(), known.join(", "));
+        return Err(Problem::new(Code::UnknownPlugin, detail));
+    }
+    let versions = entries.into_iter().filter(|entry| entry.name == name).filter_map(|entry| {
+        let plugin = app.catalog.resolve(&format!("{}@{}", entry.name, entry.version)).ok()?;
+        let manifest = plugin.manifest();
+        Some(PluginDetail {
+            plugin: entry.into(),
+            licence: manifest.licence.clone(),
+            contract: manifest.contract.to_string(),
+            limits: serde_json::json!(plugin.limits()),
+            settings_schema: manifest.settings_schema.clone(),
+        })
+    });
+    Ok(Json(PluginVersions { versions: versions.collect(), name }))
+}

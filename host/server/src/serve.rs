@@ -1,0 +1,272 @@
+//! Wiring: everything from one configuration, up in order, down in order.
+//!
+//! **Problem.** Server, demo, bench, tests and `formwork run` must not each wire a slightly different product. **Promise.**
+//! [`Machinery`] is what runs plugins (models, engine, catalog); [`Server`] is that with a store, pools and the HTTP API.
+//! What was started is stopped in the opposite order, also when a later part does not start. **Cost.** Start takes as long
+//! as loading models and compiling plugins: seconds the first time. **Rejected.** Listening before everything is there:
+//! an orchestrator would see a server that cannot serve.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use formwork_engine::Engine;
+use formwork_inference::Inference;
+use formwork_pipeline::{Catalog, CatalogError, RefusedPlugin};
+use formwork_scheduler::{DrainReport, Lane, Scheduler};
+use formwork_store::Store;
+use formwork_store::sqlite::{Durability, Options as SqliteOptions, SqliteStore};
+use formwork_tasks::Pool;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, StoreUrl};
+use crate::forms::Forms;
+use crate::http::listener::{Listening, listen};
+use crate::http::{self, App, Parts};
+use crate::runner::StepRunner;
+use crate::waiters::Waiters;
+
+/// Why the product did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A model or a native library.
+    #[error("starting inference: {0}")]
+    Inference(#[from] formwork_inference::Error),
+    /// The sandboxes.
+    #[error(transparent)]
+    Engine(#[from] formwork_engine::Error),
+    /// The plugin folder.
+    #[error("{0} (plugins are built by `make build`; the folder is `plugins.folder` in the configuration)")]
+    Plugins(CatalogError),
+    /// The folder of the store cannot be made.
+    #[error("making the folder {path}: {source}", path = path.display())]
+    Folder {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error("opening the store: {0}")]
+    Store(#[from] formwork_store::Error),
+    /// `store` in the configuration.
+    #[error("key `store`: {0}")]
+    StoreUrl(String),
+    /// The pools.
+    #[error(transparent)]
+    Scheduler(#[from] formwork_scheduler::StartError),
+    /// The address cannot be bound.
+    #[error("listening on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread that starts things died.
+    #[error("starting: {0}")]
+    Start(String),
+}
+
+/// What runs plugins, without a store.
+#[derive(Clone)]
+pub struct Machinery {
+    /// The models.
+    pub inference: Inference,
+    /// The sandboxes.
+    pub engine: Engine,
+    /// The plugins.
+    pub catalog: Catalog,
+    /// Files of the plugin folder that were not taken, and why.
+    pub refused: Arc<[RefusedPlugin]>,
+}
+
+impl Machinery {
+    /// Loads models and plugins. Takes as long as that takes, on a thread of its own.
+    ///
+    /// # Errors
+    /// See [`StartError`]. A plugin that is refused is not one: it is logged and reported by `/readyz`.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let config = config.clone();
+        let started = tokio::task::spawn_blocking(move || Self::load(&config));
+        started.await.map_err(|error| StartError::Start(error.to_string()))?
+    }
+
+    fn load(config: &Config) -> Result<Self, StartError> {
+        let began = Instant::now();
+        let inference = Inference::start(config.inference.clone(), config.models.clone())?;
+        let engine = Engine::new(config.engine.clone(), inference.clone())?;
+        // Self-tests run guests: not on the runtime that serves requests.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| StartError::Start(error.to_string()))?;
+        let opened = Catalog::open(&engine, &config.plugins.folder, config.plugins.grants.clone());
+        let (catalog, refused) = runtime.block_on(opened).map_err(StartError::Plugins)?;
+        for plugin in &refused {
+            tracing::error!(file = %plugin.file.display(), error = %plugin.error, "plugin refused");
+        }
+        for plugin in catalog.list() {
+            tracing::info!(name = plugin.name, version = plugin.version, digest = plugin.digest, kind = plugin.kind, "plugin ready");
+        }
+        tracing::info!(elapsed_ms = began.elapsed().as_millis(), "models and plugins loaded");
+        Ok(Self { inference, engine, catalog, refused: refused.into() })
+    }
+}
+
+/// Opens the store that the configuration names; makes its folder.
+///
+/// # Errors
+/// [`StartError::StoreUrl`], [`StartError::Folder`], [`StartError::Store`].
+pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let url = StoreUrl::parse(&config.store).map_err(StartError::StoreUrl)?;
+    if let Some(folder) = url.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|source| StartError::Folder { path: folder.to_owned(), source })?;
+    }
+    let mut options = SqliteOptions::new(url.path);
+    if url.interval {
+        options.durability = Durability::Interval { ms: formwork_store::limits::INTERVAL_MS };
+    }
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options));
+    let store = opened.await.map_err(|error| StartError::Start(error.to_string()))??;
+    Ok(Arc::new(store))
+}
+
+/// The whole product, serving.
+pub struct Server {
+    app: App,
+    listening: Listening,
+    store_description: String,
+    drain_timeout: Duration,
+}
+
+impl Server {
+    /// Starts everything and listens. Must be called inside a runtime, which then serves the requests.
+    ///
+    /// # Errors
+    /// See [`StartError`]; what was started before is stopped.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let machinery = Machinery::start(&config).await?;
+        let store = open_store(&config).await?;
+        let forms = Forms::new(Arc::clone(&store));
+        let runner = Arc::new(StepRunner::new(forms.clone(), machinery.catalog.clone()));
+        let scheduler = Scheduler::start(config.pools.clone(), Arc::clone(&store), runner)?;
+        let app = App::new(Parts {
+            waiters: Waiters::start(&store),
+            store,
+            catalog: machinery.catalog,
+            refused: machinery.refused,
+            inference: machinery.inference,
+            scheduler,
+            forms,
+            http: config.http.clone(),
+            draining: CancellationToken::new(),
+        });
+        let address = config.http.listen;
+        let listened = listen(address, config.http.max_connections, http::router(app.clone())).await;
+        let drain_timeout = Duration::from_millis(config.http.drain_timeout_ms);
+        match listened {
+            Ok(listening) => {
+                tracing::info!(address = %listening.address(), store = config.store, "serving");
+                Ok(Self { app, listening, store_description: config.store, drain_timeout })
+            }
+            Err(source) => {
+                app.scheduler.drain(Duration::ZERO).await;
+                app.store.close().await;
+                Err(StartError::Listen { address, source })
+            }
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listening.address()
+    }
+
+    /// The store, as the configuration names it.
+    #[must_use]
+    pub fn store_description(&self) -> &str {
+        &self.store_description
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.app.store
+    }
+
+    /// The plugins.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.app.catalog
+    }
+
+    /// The models.
+    #[must_use]
+    pub fn inference(&self) -> &Inference {
+        &self.app.inference
+    }
+
+    /// The pools.
+    #[must_use]
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.app.scheduler
+    }
+
+    /// The threads of a pool.
+    #[must_use]
+    pub fn lane(&self, pool: Pool) -> &Lane {
+        self.app.scheduler.lane(pool)
+    }
+
+    /// Serves until the process is told to stop (SIGTERM, SIGINT), then stops. A second signal ends the process at once.
+    pub async fn until_stopped(self) {
+        signalled().await;
+        tracing::info!("told to stop");
+        let second = tokio::spawn(async {
+            signalled().await;
+            tracing::warn!("told to stop twice: ending at once");
+            // 128 and the number of SIGINT, as shells report it.
+            std::process::exit(130);
+        });
+        self.stop().await;
+        second.abort();
+    }
+
+    /// Stops in order: says no to probes, answers what is being asked, finishes or gives back what runs, closes the store,
+    /// frees the models.
+    pub async fn stop(self) -> DrainReport {
+        let began = Instant::now();
+        self.app.draining.cancel();
+        // Half of the time for requests, so that tasks have the other half.
+        self.listening.stop(self.drain_timeout / 2).await;
+        let left = self.drain_timeout.saturating_sub(began.elapsed());
+        let report = self.app.scheduler.drain(left).await;
+        self.app.store.close().await;
+        let inference = self.app.inference.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || inference.shutdown()).await {
+            tracing::warn!(%error, "inference did not shut down");
+        }
+        tracing::info!(elapsed_ms = began.elapsed().as_millis(), finished = report.finished, released = report.released, "stopped");
+        report
+    }
+}
+
+/// Ends when the process is told to stop.
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "signals cannot be listened to, only SIGKILL ends this process");
+            std::future::pending().await
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Plugins built from this tree and installed in a real engine.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use formwork_engine::{Engine, EngineOptions, FormInput, Grant, Plugin, SubmissionInput};
+use formwork_inference::{Inference, Options};
+use serde_json::Value;
+
+/// An engine without models, one for the whole test program.
+pub fn engine() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| {
+        let inference = Inference::start(Options::default(), Vec::new()).expect("inference without models starts");
+        Engine::new(EngineOptions::default(), inference).expect("the engine starts")
+    })
+}
+
+/// Builds the first-party plugin `name` and answers its component.
+pub fn build(name: &str) -> Vec<u8> {
+    // Cargo's lock would serialise it anyway, with messages in between.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(name);
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("plugins");
+    let built = formwork_builder::build(&folder, &out).unwrap_or_else(|error| panic!("building {name}: {error}"));
+    std::fs::read(&built.file).expect("the built component can be read")
+}
+
+/// Builds and installs `name` with every grant.
+pub async fn install(name: &str) -> Arc<Plugin> {
+    let grants = BTreeSet::from(Grant::ALL);
+    engine().install(build(name), &grants).await.unwrap_or_else(|error| panic!("installing {name}: {error}"))
+}
+
+/// A form with this schema.
+pub fn form(schema: &Value) -> FormInput {
+    FormInput { id: "test".into(), version: 1, schema: schema.to_string(), schemas: Vec::new() }
+}
+
+/// A submission of this data.
+pub fn submission(data: &Value) -> SubmissionInput {
+    SubmissionInput {
+        id: "01J9ZZZZZZZZZZZZZZZZZZZZZZ".into(),
+        submitted_at: "2026-03-14T15:09:26.535Z".into(),
+        data: data.to_string(),
+        results: Vec::new(),
+    }
+}
