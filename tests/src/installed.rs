@@ -1,7 +1,7 @@
 //! Plugins built from this tree and installed in a real engine.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use formwork_engine::{Engine, EngineOptions, FormInput, Grant, Plugin, SubmissionInput};
@@ -23,7 +23,9 @@ pub fn build(name: &str) -> Vec<u8> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(name);
-    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("plugins");
+    // Beside the test program: in the target folder, wherever that is.
+    let program = std::env::current_exe().expect("the test program has a path");
+    let out = program.with_file_name("test-plugins");
     let built = formwork_builder::build(&folder, &out).unwrap_or_else(|error| panic!("building {name}: {error}"));
     std::fs::read(&built.file).expect("the built component can be read")
 }
@@ -31,12 +33,20 @@ pub fn build(name: &str) -> Vec<u8> {
 /// Builds and installs `name` with every grant.
 pub async fn install(name: &str) -> Arc<Plugin> {
     let grants = BTreeSet::from(Grant::ALL);
-    engine().install(build(name), &grants).await.unwrap_or_else(|error| panic!("installing {name}: {error}"))
+    engine()
+        .install(build(name), &grants)
+        .await
+        .unwrap_or_else(|error| panic!("installing {name}: {error}"))
 }
 
 /// A form with this schema.
 pub fn form(schema: &Value) -> FormInput {
-    FormInput { id: "test".into(), version: 1, schema: schema.to_string(), schemas: Vec::new() }
+    FormInput {
+        id: "test".into(),
+        version: 1,
+        schema: schema.to_string(),
+        schemas: Vec::new(),
+    }
 }
 
 /// A submission of this data.

@@ -4,7 +4,11 @@
 //! plugin built from this tree's sources, installed with its self-tests, in the real engine. **Cost.** The first build of
 //! the guests takes minutes, later ones under a second. **Rejected.** Components left by an earlier build: they may be
 //! older than the sources, and a test that passes on them says nothing.
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot be set up should stop with a message")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up should stop with a message"
+)]
 
 mod installed;
 mod test_data;

@@ -15,6 +15,10 @@ pub fn test_data(name: &str) -> Option<PathBuf> {
         return None;
     };
     let folder = PathBuf::from(root).join(name);
-    assert!(folder.is_dir(), "{VARIABLE} is set, but {} is not a folder", folder.display());
+    assert!(
+        folder.is_dir(),
+        "{VARIABLE} is set, but {} is not a folder",
+        folder.display()
+    );
     Some(folder)
 }

@@ -22,10 +22,26 @@ struct Draft {
 }
 
 const DRAFTS: [Draft; 4] = [
-    Draft { folder: "draft2020-12", schema: "https://json-schema.org/draft/2020-12/schema", required: 1_299 },
-    Draft { folder: "draft2019-09", schema: "https://json-schema.org/draft/2019-09/schema", required: 1_259 },
-    Draft { folder: "draft7", schema: "http://json-schema.org/draft-07/schema#", required: 927 },
-    Draft { folder: "draft4", schema: "http://json-schema.org/draft-04/schema#", required: 618 },
+    Draft {
+        folder: "draft2020-12",
+        schema: "https://json-schema.org/draft/2020-12/schema",
+        required: 1_299,
+    },
+    Draft {
+        folder: "draft2019-09",
+        schema: "https://json-schema.org/draft/2019-09/schema",
+        required: 1_259,
+    },
+    Draft {
+        folder: "draft7",
+        schema: "http://json-schema.org/draft-07/schema#",
+        required: 927,
+    },
+    Draft {
+        folder: "draft4",
+        schema: "http://json-schema.org/draft-04/schema#",
+        required: 618,
+    },
 ];
 
 /// The outcome of a folder of test files.
@@ -38,7 +54,9 @@ struct Tally {
 
 #[tokio::test]
 async fn required_tests_of_all_drafts_pass() {
-    let Some(suite) = test_data("json-schema-test-suite") else { return };
+    let Some(suite) = test_data("json-schema-test-suite") else {
+        return;
+    };
     let plugin = install("validate").await;
     let mut failed = Vec::new();
     for draft in &DRAFTS {
@@ -47,22 +65,44 @@ async fn required_tests_of_all_drafts_pass() {
         let mut tally = run(&plugin, &suite, draft, &files(&folder, false), "annotate").await;
         tally.walls.sort();
         let p50 = tally.walls.get(tally.walls.len() / 2).copied().unwrap_or_default();
-        println!("{}: {} passed, {} failed, p50 {p50:.0?} a call", draft.folder, tally.passed, tally.failed.len());
-        assert_eq!(tally.passed + tally.failed.len(), draft.required, "{} lost tests", draft.folder);
+        println!(
+            "{}: {} passed, {} failed, p50 {p50:.0?} a call",
+            draft.folder,
+            tally.passed,
+            tally.failed.len()
+        );
+        assert_eq!(
+            tally.passed + tally.failed.len(),
+            draft.required,
+            "{} lost tests",
+            draft.folder
+        );
         failed.extend(tally.failed);
     }
-    assert!(failed.is_empty(), "{} required tests failed:\n{}", failed.len(), failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} required tests failed:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
 }
 
 #[tokio::test]
 async fn optional_format_tests_pass_but_for_the_known_ones() {
-    let Some(suite) = test_data("json-schema-test-suite") else { return };
+    let Some(suite) = test_data("json-schema-test-suite") else {
+        return;
+    };
     let plugin = install("validate").await;
     let mut failed = BTreeSet::new();
     for draft in &DRAFTS {
         let folder = suite.join("tests").join(draft.folder).join("optional/format");
         let tally = run(&plugin, &suite, draft, &files(&folder, true), "assert").await;
-        println!("{} optional formats: {} passed, {} failed", draft.folder, tally.passed, tally.failed.len());
+        println!(
+            "{} optional formats: {} passed, {} failed",
+            draft.folder,
+            tally.passed,
+            tally.failed.len()
+        );
         failed.extend(tally.failed);
     }
     let known = KNOWN_FORMAT_FAILURES.map(str::to_owned).into();
@@ -82,11 +122,19 @@ async fn run(plugin: &Plugin, suite: &Path, draft: &Draft, files: &[PathBuf], fo
             let schema = with_draft(group["schema"].clone(), draft.schema);
             let mut input = form(&schema);
             if input.schema.contains(REMOTES) {
-                input.schemas = remotes.iter().map(|(uri, schema)| (uri.clone(), schema.clone())).collect();
+                input.schemas = remotes
+                    .iter()
+                    .map(|(uri, schema)| (uri.clone(), schema.clone()))
+                    .collect();
             }
             for test in group["tests"].as_array().expect("a group holds tests") {
-                let context = CallContext { owner: "test".into(), ..CallContext::default() };
-                let report = plugin.work(&input, &settings, &submission(&test["data"]), context).await;
+                let context = CallContext {
+                    owner: "test".into(),
+                    ..CallContext::default()
+                };
+                let report = plugin
+                    .work(&input, &settings, &submission(&test["data"]), context)
+                    .await;
                 tally.walls.push(report.usage.wall);
                 let name = format!(
                     "{}/{}: {} / {}",
@@ -118,10 +166,18 @@ fn with_draft(mut schema: Value, draft: &str) -> Value {
 fn remotes(folder: &Path, draft: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for file in all_files(folder) {
-        let path = file.strip_prefix(folder).expect("it is below").to_str().expect("names are ASCII").replace('\\', "/");
+        let path = file
+            .strip_prefix(folder)
+            .expect("it is below")
+            .to_str()
+            .expect("names are ASCII")
+            .replace('\\', "/");
         let of_another = path.starts_with("draft") || path.starts_with("v1");
         if !of_another || path.starts_with(&format!("{draft}/")) {
-            found.insert(format!("{REMOTES}{path}"), fs::read_to_string(&file).expect("a remote can be read"));
+            found.insert(
+                format!("{REMOTES}{path}"),
+                fs::read_to_string(&file).expect("a remote can be read"),
+            );
         }
     }
     found
@@ -135,12 +191,17 @@ fn files(folder: &Path, deep: bool) -> Vec<PathBuf> {
 }
 
 fn all_files(folder: &Path) -> Vec<PathBuf> {
-    entries(folder).into_iter().flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] }).collect()
+    entries(folder)
+        .into_iter()
+        .flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] })
+        .collect()
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    entries.map(|entry| entry.expect("an entry can be read").path()).collect()
+    entries
+        .map(|entry| entry.expect("an entry can be read").path())
+        .collect()
 }
 
 fn read(file: &Path) -> Value {

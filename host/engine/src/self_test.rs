@@ -32,7 +32,7 @@ async fn run_one(plugin: &Plugin, test: &SelfTest) -> Result<(), String> {
     let report = plugin.work(&form, &test.settings.to_string(), &submission, context).await;
     match (&test.expect, report.result) {
         (Expectation::Output(expected), Ok(output)) => {
-            difference(expected, &output.json, "").map_or(Ok(()), |message| Err(message))
+            difference(expected, &output.json, "").map_or(Ok(()), Err)
         }
         (Expectation::Error(expected), Err(CallError::Plugin(error))) => {
             let pointer = error.problems.first().map(|problem| problem.pointer.as_str());

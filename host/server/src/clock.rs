@@ -51,7 +51,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_index = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -72,7 +76,13 @@ mod tests {
             assert_eq!(rfc3339(Millis(ms)), text);
             assert_eq!(parse_rfc3339(text), Some(Millis(ms)));
         }
-        for text in ["", "2026-13-01T00:00:00.000Z", "2026-02-30T00:00:00.000Z", "2026-03-14T09:26:53Z", "é026-03-14T09:26:53.589Z"] {
+        for text in [
+            "",
+            "2026-13-01T00:00:00.000Z",
+            "2026-02-30T00:00:00.000Z",
+            "2026-03-14T09:26:53Z",
+            "é026-03-14T09:26:53.589Z",
+        ] {
             assert_eq!(parse_rfc3339(text), None, "{text}");
         }
     }

@@ -95,9 +95,16 @@ pub fn load(folder: &Path) -> anyhow::Result<Vec<Example>> {
         for path in sorted(&path.join("samples"))? {
             let text = read(&path)?;
             let content = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-            samples.push(Sample { name: stem(&path), content });
+            samples.push(Sample {
+                name: stem(&path),
+                content,
+            });
         }
-        examples.push(Example { id: stem(&path), definition: read(&file)?, samples });
+        examples.push(Example {
+            id: stem(&path),
+            definition: read(&file)?,
+            samples,
+        });
     }
     anyhow::ensure!(!examples.is_empty(), "no example forms in {}", forms.display());
     Ok(examples)
@@ -113,9 +120,11 @@ impl Expected {
             differences.push(format!("status is {status}, expected {}", self.status));
         }
         for expected in &self.findings {
-            let found = steps(submission).flat_map(|step| items(&step["output"]["findings"])).any(|finding| {
-                finding["pointer"] == expected.pointer.as_str() && finding["code"] == expected.code.as_str()
-            });
+            let found = steps(submission)
+                .flat_map(|step| items(&step["output"]["findings"]))
+                .any(|finding| {
+                    finding["pointer"] == expected.pointer.as_str() && finding["code"] == expected.code.as_str()
+                });
             if !found {
                 differences.push(format!("no finding `{}` at `{}`", expected.code, expected.pointer));
             }
@@ -143,8 +152,10 @@ impl ExpectedStep {
             }
         }
         for (name, value) in &self.fields {
-            let found: Vec<&Value> =
-                items(&output["fields"]).filter(|field| field["name"] == name.as_str()).map(|field| &field["value"]).collect();
+            let found: Vec<&Value> = items(&output["fields"])
+                .filter(|field| field["name"] == name.as_str())
+                .map(|field| &field["value"])
+                .collect();
             if !found.contains(&value) {
                 differences.push(format!("{step}: {name} is {found:?}, expected {value}"));
             }
@@ -162,7 +173,9 @@ fn items(value: &Value) -> impl Iterator<Item = &Value> {
 
 fn sorted(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    let mut paths = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
     paths.sort();
     Ok(paths)
 }
@@ -172,5 +185,6 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 fn stem(path: &Path) -> String {
-    path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+    path.file_stem()
+        .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }

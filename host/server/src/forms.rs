@@ -52,7 +52,11 @@ impl Forms {
     /// The forms of this store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self(Arc::new(Inner { store, ready: Mutex::default(), latest: Mutex::default() }))
+        Self(Arc::new(Inner {
+            store,
+            ready: Mutex::default(),
+            latest: Mutex::default(),
+        }))
     }
 
     /// A form version, or the latest one; nothing when it does not exist.
@@ -66,8 +70,14 @@ impl Forms {
         {
             return Ok(Some(Arc::clone(ready)));
         }
-        let Some(found) = self.0.store.form(id, version).await? else { return Ok(None) };
-        let broken = |source| FormsError::Broken { id: id.to_owned(), version: found.version, source };
+        let Some(found) = self.0.store.form(id, version).await? else {
+            return Ok(None);
+        };
+        let broken = |source| FormsError::Broken {
+            id: id.to_owned(),
+            version: found.version,
+            source,
+        };
         let definition = FormDefinition::parse(found.definition.as_bytes()).map_err(broken)?;
         let pipeline = Arc::new(Pipeline::new(id, found.version, Arc::new(definition)));
         if version.is_none() {
@@ -92,7 +102,10 @@ impl Forms {
 
     fn known_latest(&self, id: &str) -> Option<u32> {
         let latest = lock(&self.0.latest);
-        latest.get(id).filter(|(_, since)| since.elapsed() < LATEST_FOR).map(|(version, _)| *version)
+        latest
+            .get(id)
+            .filter(|(_, since)| since.elapsed() < LATEST_FOR)
+            .map(|(version, _)| *version)
     }
 }
 

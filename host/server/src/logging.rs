@@ -29,7 +29,10 @@ pub enum LogError {
 pub fn start_for_tools(log: &Log) {
     let quiet = log.filter == crate::config::defaults::LOG_FILTER;
     let filter = if quiet { "warn".to_owned() } else { log.filter.clone() };
-    if let Err(error) = init(&Log { format: LogFormat::Text, filter }) {
+    if let Err(error) = init(&Log {
+        format: LogFormat::Text,
+        filter,
+    }) {
         eprintln!("formwork: {error}");
     }
 }
@@ -39,10 +42,21 @@ pub fn start_for_tools(log: &Log) {
 /// # Errors
 /// [`LogError::Filter`] for a bad filter, [`LogError::Init`] the second time.
 pub fn init(log: &Log) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(&log.filter).map_err(|source| LogError::Filter { filter: log.filter.clone(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let filter = EnvFilter::try_new(&log.filter).map_err(|source| LogError::Filter {
+        filter: log.filter.clone(),
+        source,
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     match log.format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish().try_init()?,
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .finish()
+            .try_init()?,
         LogFormat::Text => builder.finish().try_init()?,
     }
     Ok(())

@@ -45,7 +45,13 @@ impl StepRunner {
     async fn step(&self, task: Claimed, context: RunContext) -> RunOutcome {
         let pipeline = match self.forms.get(&task.form, Some(task.form_version)).await {
             Ok(Some(pipeline)) => pipeline,
-            Ok(None) => return failed("unknown-form", format!("unknown form: {} version {}", task.form, task.form_version), false),
+            Ok(None) => {
+                return failed(
+                    "unknown-form",
+                    format!("unknown form: {} version {}", task.form, task.form_version),
+                    false,
+                );
+            }
             Err(error @ FormsError::Broken { .. }) => return failed("invalid-definition", error.to_string(), false),
             Err(error) => return failed("store", error.to_string(), true),
         };
@@ -53,7 +59,11 @@ impl StepRunner {
             id: task.id.submission.to_string(),
             submitted_at: rfc3339(task.submitted_at),
             data: task.data,
-            results: task.outputs.into_iter().map(|output| (output.step, output.output)).collect(),
+            results: task
+                .outputs
+                .into_iter()
+                .map(|output| (output.step, output.output))
+                .collect(),
         };
         let call = CallContext {
             cancel: context.cancel,
@@ -79,13 +89,25 @@ fn outcome(plugin: Option<PluginRef>, report: Report<Output>) -> RunOutcome {
         version: model.version,
         sha256: model.sha256,
     });
-    let provenance = plugin.map(|plugin| Provenance { plugin, models: models.collect() });
+    let provenance = plugin.map(|plugin| Provenance {
+        plugin,
+        models: models.collect(),
+    });
     match (report.result, provenance) {
         (Ok(output), Some(provenance)) => {
-            tracing::info!(cpu_ms, rejected = output.rejected, plugin = provenance.plugin.name, "step done");
+            tracing::info!(
+                cpu_ms,
+                rejected = output.rejected,
+                plugin = provenance.plugin.name,
+                "step done"
+            );
             RunOutcome::Done(TaskResult {
                 output: output.json.to_string(),
-                verdict: if output.rejected { Verdict::Rejected } else { Verdict::Accepted },
+                verdict: if output.rejected {
+                    Verdict::Rejected
+                } else {
+                    Verdict::Accepted
+                },
                 provenance,
                 cpu_ms,
                 export: output.export.map(|bytes| ExportChunk { bytes }),
@@ -109,5 +131,12 @@ fn outcome(plugin: Option<PluginRef>, report: Report<Output>) -> RunOutcome {
 
 fn failed(code: &str, message: String, retryable: bool) -> RunOutcome {
     tracing::warn!(code, message, "step did not start");
-    RunOutcome::Failed { code: code.to_owned(), message, retryable, retry_after: None, provenance: None, cpu_ms: None }
+    RunOutcome::Failed {
+        code: code.to_owned(),
+        message,
+        retryable,
+        retry_after: None,
+        provenance: None,
+        cpu_ms: None,
+    }
 }

@@ -108,10 +108,24 @@ impl Machinery {
             tracing::error!(file = %plugin.file.display(), error = %plugin.error, "plugin refused");
         }
         for plugin in catalog.list() {
-            tracing::info!(name = plugin.name, version = plugin.version, digest = plugin.digest, kind = plugin.kind, "plugin ready");
+            tracing::info!(
+                name = plugin.name,
+                version = plugin.version,
+                digest = plugin.digest,
+                kind = plugin.kind,
+                "plugin ready"
+            );
         }
-        tracing::info!(elapsed_ms = began.elapsed().as_millis(), "models and plugins loaded");
-        Ok(Self { inference, engine, catalog, refused: refused.into() })
+        tracing::info!(
+            elapsed_ms = began.elapsed().as_secs_f64() * 1e3,
+            "models and plugins loaded"
+        );
+        Ok(Self {
+            inference,
+            engine,
+            catalog,
+            refused: refused.into(),
+        })
     }
 }
 
@@ -122,11 +136,16 @@ impl Machinery {
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     let url = StoreUrl::parse(&config.store).map_err(StartError::StoreUrl)?;
     if let Some(folder) = url.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|source| StartError::Folder { path: folder.to_owned(), source })?;
+        std::fs::create_dir_all(folder).map_err(|source| StartError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
     }
     let mut options = SqliteOptions::new(url.path);
     if url.interval {
-        options.durability = Durability::Interval { ms: formwork_store::limits::INTERVAL_MS };
+        options.durability = Durability::Interval {
+            ms: formwork_store::limits::INTERVAL_MS,
+        };
     }
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options));
     let store = opened.await.map_err(|error| StartError::Start(error.to_string()))??;
@@ -148,6 +167,14 @@ impl Server {
     /// See [`StartError`]; what was started before is stopped.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let machinery = Machinery::start(&config).await?;
+        Self::start_with(config, machinery).await
+    }
+
+    /// [`Server::start`] with models and plugins that are loaded already.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_with(config: Config, machinery: Machinery) -> Result<Self, StartError> {
         let store = open_store(&config).await?;
         let forms = Forms::new(Arc::clone(&store));
         let runner = Arc::new(StepRunner::new(forms.clone(), machinery.catalog.clone()));
@@ -169,7 +196,12 @@ impl Server {
         match listened {
             Ok(listening) => {
                 tracing::info!(address = %listening.address(), store = config.store, "serving");
-                Ok(Self { app, listening, store_description: config.store, drain_timeout })
+                Ok(Self {
+                    app,
+                    listening,
+                    store_description: config.store,
+                    drain_timeout,
+                })
             }
             Err(source) => {
                 app.scheduler.drain(Duration::ZERO).await;
@@ -225,6 +257,7 @@ impl Server {
     pub async fn until_stopped(self) {
         signalled().await;
         tracing::info!("told to stop");
+        let inference = self.app.inference.clone();
         let second = tokio::spawn(async {
             signalled().await;
             tracing::warn!("told to stop twice: ending at once");
@@ -232,11 +265,14 @@ impl Server {
             std::process::exit(130);
         });
         self.stop().await;
+        if let Err(error) = tokio::task::spawn_blocking(move || inference.shutdown()).await {
+            tracing::warn!(%error, "inference did not shut down");
+        }
         second.abort();
     }
 
-    /// Stops in order: says no to probes, answers what is being asked, finishes or gives back what runs, closes the store,
-    /// frees the models.
+    /// Stops in order: says no to probes, answers what is being asked, finishes or gives back what runs, closes the store.
+    /// The models are freed with their last handle.
     pub async fn stop(self) -> DrainReport {
         let began = Instant::now();
         self.app.draining.cancel();
@@ -245,11 +281,12 @@ impl Server {
         let left = self.drain_timeout.saturating_sub(began.elapsed());
         let report = self.app.scheduler.drain(left).await;
         self.app.store.close().await;
-        let inference = self.app.inference.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || inference.shutdown()).await {
-            tracing::warn!(%error, "inference did not shut down");
-        }
-        tracing::info!(elapsed_ms = began.elapsed().as_millis(), finished = report.finished, released = report.released, "stopped");
+        tracing::info!(
+            elapsed_ms = began.elapsed().as_secs_f64() * 1e3,
+            finished = report.finished,
+            released = report.released,
+            "stopped"
+        );
         report
     }
 }

@@ -52,13 +52,20 @@ impl Waiters {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = waiting.entry(id).or_default();
         entry.0 += 1;
-        Waiter { id, notify: Arc::clone(&entry.1), waiters: self.clone() }
+        Waiter {
+            id,
+            notify: Arc::clone(&entry.1),
+            waiters: self.clone(),
+        }
     }
 
     fn wake(&self, id: Option<SubmissionId>) {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match id {
-            Some(id) => waiting.get(&id).into_iter().for_each(|(_, notify)| notify.notify_waiters()),
+            Some(id) => waiting
+                .get(&id)
+                .into_iter()
+                .for_each(|(_, notify)| notify.notify_waiters()),
             None => waiting.values().for_each(|(_, notify)| notify.notify_waiters()),
         }
     }

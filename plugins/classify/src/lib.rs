@@ -112,5 +112,4 @@ fn within_limit(texts: Vec<Text>) -> (Vec<String>, bool) {
     (contents, cut)
 }
 
-#[cfg(target_arch = "wasm32")]
 formwork_plugin::export_classifier!(Classify);

@@ -43,9 +43,17 @@ pub(crate) fn probabilities(windows: &[Vec<Similarity>], multiple: bool) -> Vec<
     let Some(first) = windows.first() else { return Vec::new() };
     let labels = first.len();
     let without = first.iter().filter(|label| label.examples.is_empty()).count();
-    let none = none_evidence(labels, windows.len(), without as f32 / labels.max(1) as f32);
-    let evidence: Vec<Vec<f32>> =
-        windows.iter().map(|window| window.iter().map(Similarity::evidence).collect()).collect();
+    let without = without as f32 / labels.max(1) as f32;
+    let [scale, constant, by_labels, by_windows, by_missing] =
+        if windows.len() == 1 { fitted::ONE_WINDOW } else { fitted::SEVERAL_WINDOWS };
+    let none = constant
+        + by_labels * (labels as f32).ln()
+        + by_windows * (windows.len() as f32).ln()
+        + by_missing * without;
+    let evidence: Vec<Vec<f32>> = windows
+        .iter()
+        .map(|window| window.iter().map(|label| scale * label.evidence()).collect())
+        .collect();
     let strongest: Vec<&Vec<f32>> = (0..labels)
         .filter_map(|label| evidence.iter().max_by(|a, b| a[label].total_cmp(&b[label])))
         .collect();
@@ -55,15 +63,6 @@ pub(crate) fn probabilities(windows: &[Vec<Similarity>], multiple: bool) -> Vec<
     let pooled: Vec<f32> = strongest.iter().enumerate().map(|(label, window)| window[label]).collect();
     let total = log_sum_exp(pooled.iter().copied().chain([none]));
     pooled.iter().map(|evidence| (evidence - total).exp()).collect()
-}
-
-fn none_evidence(labels: usize, windows: usize, without_examples: f32) -> f32 {
-    let [constant, by_labels, by_windows, by_missing, single] = fitted::NONE;
-    constant
-        + by_labels * (labels as f32).ln()
-        + by_windows * (windows as f32).ln()
-        + by_missing * without_examples
-        + if windows == 1 { single } else { 0.0 }
 }
 
 /// The probability of one label, whatever the others are.

@@ -29,9 +29,7 @@ impl Column {
         Ok(match &self.source {
             Source::Id => Value::String(record.id().to_owned()),
             Source::SubmittedAt => Value::String(record.submitted_at().to_owned()),
-            Source::Data { pointer } => {
-                record.data()?.pointer(pointer).cloned().unwrap_or_default()
-            }
+            Source::Data { pointer } => record.data()?.pointer(pointer).cloned().unwrap_or_default(),
             Source::Result { step, pointer } => record
                 .result(step)?
                 .and_then(|output| output.pointer(pointer))

@@ -70,8 +70,6 @@ impl Csv {
     }
 
     fn needs_quotes(&self, cell: &str) -> bool {
-        cell.contains([self.style.delimiter, '"', '\r', '\n'])
-            || cell.starts_with(' ')
-            || cell.ends_with(' ')
+        cell.contains([self.style.delimiter, '"', '\r', '\n']) || cell.starts_with(' ') || cell.ends_with(' ')
     }
 }

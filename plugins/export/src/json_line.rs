@@ -40,8 +40,7 @@ fn write_whole(record: &Record, out: &mut String) -> Result<(), Error> {
     out.push_str(",\"submitted_at\":");
     out.push_str(&quoted(record.submitted_at()));
     out.push_str(",\"data\":");
-    let _: IgnoredAny =
-        serde_json::from_str(record.data_text()).map_err(|error| not_json(&error))?;
+    let _: IgnoredAny = serde_json::from_str(record.data_text()).map_err(|error| not_json(&error))?;
     push_compact(record.data_text(), out);
     out.push_str(",\"results\":{");
     for (index, result) in record.result_texts().iter().enumerate() {

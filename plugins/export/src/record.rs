@@ -53,19 +53,14 @@ impl Record {
             let mut parsed = Vec::with_capacity(self.submission.results.len());
             for result in &self.submission.results {
                 let output = serde_json::from_str(&result.output).map_err(|error| {
-                    Error::Internal(format!(
-                        "the output of step `{}` is not JSON: {error}",
-                        result.step
-                    ))
+                    Error::Internal(format!("the output of step `{}` is not JSON: {error}", result.step))
                 })?;
                 parsed.push((result.step.clone(), output));
             }
             self.results.get_or_init(|| parsed);
         }
         let mut results = self.results.get().into_iter().flatten();
-        Ok(results
-            .find(|(name, _)| name == step)
-            .map(|(_, output)| output))
+        Ok(results.find(|(name, _)| name == step).map(|(_, output)| output))
     }
 }
 

@@ -112,11 +112,7 @@ impl<'a> Leaves<'a> {
     }
 
     fn visit_members(&mut self, at: Place<'_>, depth: usize) -> bool {
-        let Place {
-            document,
-            schema,
-            path,
-        } = at;
+        let Place { document, schema, path } = at;
         let mut has_properties = false;
         for (name, member) in schema
             .get("properties")
@@ -125,7 +121,7 @@ impl<'a> Leaves<'a> {
             .flatten()
         {
             has_properties = true;
-            let path = [path, &[name.clone()]].concat();
+            let path = [path, std::slice::from_ref(name)].concat();
             let place = Place {
                 document,
                 schema: member,
@@ -139,13 +135,7 @@ impl<'a> Leaves<'a> {
         }
         let mut same_object: Vec<&Value> = Vec::new();
         for keyword in IN_PLACE_LISTS {
-            same_object.extend(
-                schema
-                    .get(keyword)
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten(),
-            );
+            same_object.extend(schema.get(keyword).and_then(Value::as_array).into_iter().flatten());
         }
         same_object.extend(IN_PLACE.iter().filter_map(|keyword| schema.get(keyword)));
         same_object.extend(
@@ -156,14 +146,7 @@ impl<'a> Leaves<'a> {
                 .flat_map(|map| map.values()),
         );
         for schema in same_object {
-            has_properties |= self.visit(
-                Place {
-                    document,
-                    schema,
-                    path,
-                },
-                depth + 1,
-            );
+            has_properties |= self.visit(Place { document, schema, path }, depth + 1);
         }
         if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
             let (uri, fragment) = reference.split_once('#').unwrap_or((reference, ""));
@@ -178,14 +161,7 @@ impl<'a> Leaves<'a> {
             if let Some((document, schema)) =
                 document.and_then(|document| Some((document, document.pointer(fragment)?)))
             {
-                has_properties |= self.visit(
-                    Place {
-                        document,
-                        schema,
-                        path,
-                    },
-                    depth + 1,
-                );
+                has_properties |= self.visit(Place { document, schema, path }, depth + 1);
             }
         }
         has_properties

@@ -49,13 +49,8 @@ struct RawSettings {
 /// What the form asks for.
 #[derive(Debug)]
 pub(crate) enum Settings {
-    Csv {
-        columns: Option<Vec<Column>>,
-        style: Style,
-    },
-    JsonLines {
-        columns: Option<Vec<Column>>,
-    },
+    Csv { columns: Option<Vec<Column>>, style: Style },
+    JsonLines { columns: Option<Vec<Column>> },
 }
 
 impl Settings {
@@ -100,11 +95,7 @@ fn columns(raw: Vec<RawColumn>) -> Result<Vec<Column>, Error> {
     for (index, column) in raw.into_iter().enumerate() {
         let at = format!("/columns/{index}");
         if column.name.is_empty() {
-            return Err(Error::settings(
-                format!("{at}/name"),
-                "empty",
-                "must not be empty",
-            ));
+            return Err(Error::settings(format!("{at}/name"), "empty", "must not be empty"));
         }
         if !names.insert(column.name.clone()) {
             let message = format!("`{}` names two columns: rename one", column.name);
@@ -122,7 +113,8 @@ fn columns(raw: Vec<RawColumn>) -> Result<Vec<Column>, Error> {
             },
             (None, None, Some(pointer)) => Source::Data { pointer },
             _ => {
-                let message = "needs one source: `pointer` into the data, `result` with an optional `pointer`, or `meta`";
+                let message =
+                    "needs one source: `pointer` into the data, `result` with an optional `pointer`, or `meta`";
                 return Err(Error::settings(at, "source", message));
             }
         };
@@ -147,19 +139,13 @@ fn wrong_pointer(pointer: &str) -> Option<String> {
         .iter()
         .enumerate()
         .any(|(index, byte)| *byte == b'~' && !escaped(index));
-    lone.then(|| {
-        format!("`{pointer}` is no JSON Pointer: write `~` as `~0` and a `/` in a name as `~1`")
-    })
+    lone.then(|| format!("`{pointer}` is no JSON Pointer: write `~` as `~0` and a `/` in a name as `~1`"))
 }
 
 fn delimiter(text: &str) -> Result<char, Error> {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
-        (Some(c), None)
-            if c.is_ascii()
-                && !c.is_ascii_alphanumeric()
-                && !matches!(c, '"' | '\r' | '\n' | '\0') =>
-        {
+        (Some(c), None) if c.is_ascii() && !c.is_ascii_alphanumeric() && !matches!(c, '"' | '\r' | '\n' | '\0') => {
             Ok(c)
         }
         _ => Err(Error::settings(

@@ -5,7 +5,7 @@
 
 use formwork_plugin::Finding;
 use jsonschema::ValidationError;
-use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
+use jsonschema::error::ValidationErrorKind as Kind;
 use serde_json::{Value, json};
 
 use crate::documents::Documents;
@@ -21,12 +21,7 @@ const MAX_REASONS: usize = 3;
 type Branches = [Vec<ValidationError<'static>>];
 
 /// Findings when no alternative matches.
-pub(crate) fn none_matches(
-    documents: &Documents,
-    scene: &Scene<'_>,
-    here: &str,
-    branches: &Branches,
-) -> Vec<Finding> {
+pub(crate) fn none_matches(documents: &Documents, scene: &Scene<'_>, here: &str, branches: &Branches) -> Vec<Finding> {
     if let Some(index) = nearest(here, branches) {
         return branches[index]
             .iter()
@@ -38,16 +33,16 @@ pub(crate) fn none_matches(
         let finding = scene.finding(here, &format!("must be {}", messages::type_list(&types)));
         return vec![finding.with("allowed", &json!(types))];
     }
+    if let Some(values) = only_values(here, branches) {
+        let finding = scene.finding(here, &messages::one_of(&values));
+        return vec![finding.with("allowed", &json!(values))];
+    }
     if let Some(names) = only_missing(here, branches) {
         let message = format!(
             "at least one of these is required: {}",
             messages::list(names.iter().map(|name| format!("`{name}`")))
         );
-        return vec![
-            scene
-                .untitled(here, &message)
-                .with("missing", &json!(names)),
-        ];
+        return vec![scene.untitled(here, &message).with("missing", &json!(names))];
     }
     let alternatives: Vec<Vec<Value>> = branches
         .iter()
@@ -64,11 +59,7 @@ pub(crate) fn none_matches(
         "matches none of the {} allowed alternatives; correct it for one of them",
         branches.len()
     );
-    vec![
-        scene
-            .finding(here, &message)
-            .with("alternatives", &json!(alternatives)),
-    ]
+    vec![scene.finding(here, &message).with("alternatives", &json!(alternatives))]
 }
 
 /// The finding when more than one alternative of a `oneOf` matches.
@@ -80,9 +71,7 @@ pub(crate) fn several_match(scene: &Scene<'_>, here: &str, branches: &Branches) 
     let message = format!(
         "matches the alternatives {numbers} at once and must match exactly one; remove what belongs to the others"
     );
-    scene
-        .finding(here, &message)
-        .with("matching", &json!(matching))
+    scene.finding(here, &message).with("matching", &json!(matching))
 }
 
 fn nearest(here: &str, branches: &Branches) -> Option<usize> {
@@ -112,7 +101,7 @@ fn is_other_kind(here: &str, error: &ValidationError<'_>) -> bool {
         // A discriminator: `{"kind": {"const": "company"}}`.
         Kind::Constant { .. } | Kind::Enum { .. } => path
             .strip_prefix(here)
-            .is_some_and(|below| below.matches('/').count() <= 1),
+            .is_some_and(|below| below.matches('/').count() == 1),
         _ => false,
     }
 }
@@ -122,18 +111,33 @@ fn only_types(here: &str, branches: &Branches) -> Option<Vec<&'static str>> {
     let mut types = Vec::new();
     for errors in branches {
         let wanted = errors.iter().find_map(|error| match error.kind() {
-            Kind::Type {
-                kind: TypeKind::Single(kind),
-            } if error.instance_path().as_str() == here => Some(vec![kind.as_str()]),
-            Kind::Type { kind } if error.instance_path().as_str() == here => {
-                Some(messages::type_names(kind))
-            }
+            Kind::Type { kind } if error.instance_path().as_str() == here => Some(messages::type_names(kind)),
             _ => None,
         })?;
         types.extend(wanted);
     }
     types.dedup();
     (!types.is_empty()).then_some(types)
+}
+
+/// The values when every alternative only wants another value here.
+fn only_values(here: &str, branches: &Branches) -> Option<Vec<Value>> {
+    let mut values = Vec::new();
+    for errors in branches {
+        let wanted = errors.iter().find_map(|error| match error.kind() {
+            _ if error.instance_path().as_str() != here => None,
+            Kind::Constant { expected_value } => Some(vec![(**expected_value).clone()]),
+            Kind::Enum { options } => options.as_array().cloned(),
+            _ => None,
+        })?;
+        values.extend(
+            wanted
+                .into_iter()
+                .filter(|value| !values.contains(value))
+                .collect::<Vec<_>>(),
+        );
+    }
+    (!values.is_empty()).then_some(values)
 }
 
 /// The members when every alternative only lacks one.

@@ -20,10 +20,7 @@ const PATTERN_BYTES: usize = 1 << 20;
 struct Registered(Arc<Vec<(String, Value)>>);
 
 impl Retrieve for Registered {
-    fn retrieve(
-        &self,
-        uri: &Uri<String>,
-    ) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+    fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
         let uri = without_fragment(uri.as_str());
         let found = self.0.iter().find(|(name, _)| name == uri);
         found
@@ -42,8 +39,7 @@ pub(crate) fn compile(documents: &Documents, assert_formats: bool) -> Result<Val
         .map_err(|problem| Error::InvalidForm(vec![problem]))?;
     form_problems::check_registered(documents, draft)?;
     let schemas = Arc::new(by_every_name(documents));
-    let refused =
-        |error: &jsonschema::ReferencingError| form_problems::unresolved(documents, error);
+    let refused = |error: &jsonschema::ReferencingError| form_problems::unresolved(documents, error);
     let metaschemas = metaschemas(documents);
     let registry = Registry::new()
         .draft(draft)
@@ -68,10 +64,7 @@ pub(crate) fn compile(documents: &Documents, assert_formats: bool) -> Result<Val
 fn by_every_name(documents: &Documents) -> Vec<(String, Value)> {
     let mut schemas = documents.registered().to_vec();
     for (name, schema) in documents.registered() {
-        let id = schema
-            .get("$id")
-            .and_then(Value::as_str)
-            .map(without_fragment);
+        let id = schema.get("$id").and_then(Value::as_str).map(without_fragment);
         if let Some(id) = id.filter(|id| id.contains(':') && id != name) {
             schemas.push((id.to_owned(), schema.clone()));
         }
@@ -87,10 +80,7 @@ fn metaschemas(documents: &Documents) -> Vec<(String, &Value)> {
         .map(|(_, schema)| schema)
         .chain([documents.root()]);
     let mut found: Vec<(String, &Value)> = Vec::new();
-    for uri in all
-        .filter_map(|schema| schema.get("$schema"))
-        .filter_map(Value::as_str)
-    {
+    for uri in all.filter_map(|schema| schema.get("$schema")).filter_map(Value::as_str) {
         let uri = without_fragment(uri);
         if let Some(schema) = documents
             .find(uri)

@@ -47,13 +47,11 @@ impl Documents {
             .absolute_keyword_location()
             .map(|uri| without_fragment(uri.as_str()));
         let found = location.and_then(|uri| {
-            self.registered.iter().find(|(name, schema)| {
-                name == uri || own_id(schema).is_some_and(|id| without_fragment(id) == uri)
-            })
+            self.registered
+                .iter()
+                .find(|(name, schema)| name == uri || own_id(schema).is_some_and(|id| without_fragment(id) == uri))
         });
-        found.map_or((&self.root, None), |(name, schema)| {
-            (schema, Some(name.as_str()))
-        })
+        found.map_or((&self.root, None), |(name, schema)| (schema, Some(name.as_str())))
     }
 
     /// The draft a schema is written in: its `$schema`, followed through registered metaschemas; `default` where none
@@ -79,10 +77,7 @@ impl Documents {
             if draft != Draft::Unknown {
                 return Ok(draft);
             }
-            let uri = current
-                .get("$schema")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
+            let uri = current.get("$schema").and_then(Value::as_str).unwrap_or_default();
             current = self.find(uri).ok_or_else(|| {
                 Problem::new(
                     "/$schema",
@@ -103,16 +98,9 @@ impl Documents {
 }
 
 fn parse(text: &str, uri: Option<&str>) -> Result<Value, Error> {
-    let place = uri.map_or_else(String::new, |uri| {
-        format!("in the registered schema `{uri}`: ")
-    });
-    let schema: Value = serde_json::from_str(text).map_err(|error| {
-        Error::form(
-            "",
-            "json",
-            format!("{place}the schema is not JSON: {error}"),
-        )
-    })?;
+    let place = uri.map_or_else(String::new, |uri| format!("in the registered schema `{uri}`: "));
+    let schema: Value = serde_json::from_str(text)
+        .map_err(|error| Error::form("", "json", format!("{place}the schema is not JSON: {error}")))?;
     if schema.is_object() || schema.is_boolean() {
         return Ok(schema);
     }
@@ -124,10 +112,7 @@ fn parse(text: &str, uri: Option<&str>) -> Result<Value, Error> {
 }
 
 fn own_id(schema: &Value) -> Option<&str> {
-    schema
-        .get("$id")
-        .or_else(|| schema.get("id"))
-        .and_then(Value::as_str)
+    schema.get("$id").or_else(|| schema.get("id")).and_then(Value::as_str)
 }
 
 /// A URI up to its `#`.

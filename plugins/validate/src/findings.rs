@@ -19,19 +19,17 @@ pub(crate) fn describe(documents: &Documents, error: &ValidationError<'_>) -> Ve
     match error.kind() {
         Kind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
-            vec![scene.required(here, name)]
+            vec![scene.required(here, name, error.instance())]
         }
-        Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-            unexpected
-                .iter()
-                .map(|name| {
-                    scene.finding(
-                        &child(here, name),
-                        "is not expected here; remove it or correct its name",
-                    )
-                })
-                .collect()
-        }
+        Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => unexpected
+            .iter()
+            .map(|name| {
+                scene.finding(
+                    &child(here, name),
+                    "is not expected here; remove it or correct its name",
+                )
+            })
+            .collect(),
         Kind::PropertyNames { error: inner } => {
             let name = inner.instance().as_str().unwrap_or_default().to_owned();
             let inner = describe(documents, inner);
@@ -94,10 +92,7 @@ impl<'a> Scene<'a> {
     pub(crate) fn finding(&self, pointer: &str, message: &str) -> Finding {
         // Superfluous members have no title of their own; the holder's is the object's.
         let names_a_member = self.code.ends_with("Properties");
-        match self
-            .title
-            .filter(|_| !names_a_member && !pointer.is_empty())
-        {
+        match self.title.filter(|_| !names_a_member && !pointer.is_empty()) {
             Some(title) => self.untitled(pointer, &messages::titled(title, message)),
             None => self.untitled(pointer, message),
         }
@@ -105,30 +100,39 @@ impl<'a> Scene<'a> {
 
     /// A finding whose message stands as it is.
     pub(crate) fn untitled(&self, pointer: &str, message: &str) -> Finding {
-        let finding = Finding::error(pointer, self.code.as_str(), message)
-            .with("schema_pointer", &json!(self.schema_pointer));
+        let finding =
+            Finding::error(pointer, self.code.as_str(), message).with("schema_pointer", &json!(self.schema_pointer));
         match self.schema_uri {
             Some(uri) => finding.with("schema_uri", &json!(uri)),
             None => finding,
         }
     }
 
-    fn required(&self, object: &str, name: &str) -> Finding {
-        let member = self
-            .holder
-            .and_then(|holder| holder.get("properties")?.get(name));
-        let because = match self.code.as_str() {
-            "dependentRequired" | "dependencies" => format!(
-                "is required when `{}` is given",
-                last_token(self.schema_pointer)
-            ),
-            _ => "is required".to_owned(),
+    fn required(&self, object: &str, name: &str, given: &Value) -> Finding {
+        let member = self.holder.and_then(|holder| holder.get("properties")?.get(name));
+        let message = match self.demanding(name, given) {
+            Some(demanding) => format!("is required when `{demanding}` is given"),
+            None => "is required".to_owned(),
         };
-        let message = member.and_then(title_of).map_or_else(
-            || because.clone(),
-            |title| messages::titled(title, &because),
-        );
+        let message = match member.and_then(title_of) {
+            Some(title) => messages::titled(title, &message),
+            None => message,
+        };
         self.untitled(&child(object, name), &message)
+    }
+
+    /// The given member that makes `name` required.
+    fn demanding(&self, name: &str, given: &Value) -> Option<&'a str> {
+        let rules = self.holder?.get(&self.code)?.as_object()?;
+        let demands = |names: &Value| {
+            names
+                .as_array()
+                .is_some_and(|names| names.iter().any(|other| other == name))
+        };
+        let rule = rules
+            .iter()
+            .find(|(trigger, names)| given.get(trigger.as_str()).is_some() && demands(names));
+        rule.map(|(trigger, _)| trigger.as_str())
     }
 
     /// A `false` schema says no to whatever stands there.
@@ -167,12 +171,8 @@ fn keyword<'a>(error: &'a ValidationError<'_>) -> (String, &'a str) {
                 "contains",
                 "not",
             ];
-            let in_properties =
-                parent.ends_with("/properties") || parent.ends_with("/patternProperties");
-            return match known
-                .iter()
-                .find(|name| **name == keyword && !in_properties)
-            {
+            let in_properties = parent.ends_with("/properties") || parent.ends_with("/patternProperties");
+            return match known.iter().find(|name| **name == keyword && !in_properties) {
                 Some(name) => ((*name).to_owned(), parent),
                 None => ("falseSchema".to_owned(), path),
             };
@@ -186,10 +186,7 @@ fn keyword<'a>(error: &'a ValidationError<'_>) -> (String, &'a str) {
         .max_by_key(|(position, _)| *position);
     match last {
         Some((position, name)) => (name.to_owned(), &path[..position]),
-        None => (
-            named.to_owned(),
-            path.rfind('/').map_or("", |end| &path[..end]),
-        ),
+        None => (named.to_owned(), path.rfind('/').map_or("", |end| &path[..end])),
     }
 }
 
@@ -214,10 +211,7 @@ fn title_of(schema: &Value) -> Option<&str> {
 }
 
 /// The title next to a `$ref` whose target broke: `{"title": "Zip code", "$ref": "#/$defs/zip"}`.
-fn title_beside_reference<'a>(
-    documents: &'a Documents,
-    error: &ValidationError<'_>,
-) -> Option<&'a str> {
+fn title_beside_reference<'a>(documents: &'a Documents, error: &ValidationError<'_>) -> Option<&'a str> {
     let path = error.evaluation_path().as_str();
     let start = position_of(path, "$ref")?;
     let deeper = path[start + 1..].split('/').count() - 1;
@@ -243,24 +237,15 @@ fn with_limits(finding: Finding, kind: &Kind) -> Finding {
         Kind::AdditionalItems { limit } => finding.with("limit", &json!(limit)),
         Kind::MultipleOf { multiple_of } => finding.with("limit", &messages::number(*multiple_of)),
         Kind::Enum { options } => {
-            let listed: Vec<&Value> = options
-                .as_array()
-                .into_iter()
-                .flatten()
-                .take(MAX_LISTED)
-                .collect();
+            let listed: Vec<&Value> = options.as_array().into_iter().flatten().take(MAX_LISTED).collect();
             finding.with("allowed", &json!(listed))
         }
         Kind::Constant { expected_value } => finding.with("allowed", &json!([**expected_value])),
         Kind::Pattern { pattern } => finding.with("pattern", &json!(pattern)),
         Kind::Format { format } => finding.with("format", &json!(format)),
         Kind::Type { kind } => finding.with("allowed", &json!(messages::type_names(kind))),
-        Kind::ContentEncoding { content_encoding } => {
-            finding.with("content_encoding", &json!(content_encoding))
-        }
-        Kind::ContentMediaType { content_media_type } => {
-            finding.with("content_media_type", &json!(content_media_type))
-        }
+        Kind::ContentEncoding { content_encoding } => finding.with("content_encoding", &json!(content_encoding)),
+        Kind::ContentMediaType { content_media_type } => finding.with("content_media_type", &json!(content_media_type)),
         _ => finding,
     }
 }

@@ -3,9 +3,7 @@
 use formwork_plugin::{Error, Problem};
 use jsonschema::error::ValidationErrorKind as Kind;
 use jsonschema::meta::MetaValidator;
-use jsonschema::{
-    Draft, ReferencingError, ValidationError, draft4, draft6, draft7, draft201909, draft202012,
-};
+use jsonschema::{Draft, ReferencingError, ValidationError, draft4, draft6, draft7, draft201909, draft202012};
 use serde_json::Value;
 
 use crate::documents::{Documents, child, without_fragment};
@@ -51,11 +49,7 @@ pub(crate) fn check_registered(documents: &Documents, default: Draft) -> Result<
 }
 
 /// What made compiling the form's schema fail.
-pub(crate) fn from_build(
-    documents: &Documents,
-    draft: Draft,
-    error: &ValidationError<'_>,
-) -> Error {
+pub(crate) fn from_build(documents: &Documents, draft: Draft, error: &ValidationError<'_>) -> Error {
     if let Kind::Referencing(error) = error.kind() {
         return unresolved(documents, error);
     }
@@ -76,11 +70,7 @@ pub(crate) fn from_build(
 pub(crate) fn unresolved(documents: &Documents, error: &ReferencingError) -> Error {
     let message = match error {
         ReferencingError::Unretrievable { uri, .. } => {
-            let known: Vec<&str> = documents
-                .registered()
-                .iter()
-                .map(|(uri, _)| uri.as_str())
-                .collect();
+            let known: Vec<&str> = documents.registered().iter().map(|(uri, _)| uri.as_str()).collect();
             let known = if known.is_empty() {
                 "none is registered".to_owned()
             } else {
@@ -91,9 +81,7 @@ pub(crate) fn unresolved(documents: &Documents, error: &ReferencingError) -> Err
             )
         }
         ReferencingError::PointerToNowhere { pointer } => {
-            format!(
-                "nothing stands at `{pointer}` in the schema it names: correct the pointer or add the definition"
-            )
+            format!("nothing stands at `{pointer}` in the schema it names: correct the pointer or add the definition")
         }
         ReferencingError::NoSuchAnchor { anchor } => {
             format!("no schema has the anchor `{anchor}`: correct the name or add the `$anchor`")
@@ -104,14 +92,14 @@ pub(crate) fn unresolved(documents: &Documents, error: &ReferencingError) -> Err
         let (target, fragment) = reference.split_once('#').unwrap_or((reference, ""));
         match error {
             ReferencingError::Unretrievable { uri, .. } => {
-                !target.is_empty()
-                    && without_fragment(uri).ends_with(target.trim_start_matches(['.', '/']))
+                !target.is_empty() && without_fragment(uri).ends_with(target.trim_start_matches(['.', '/']))
             }
             ReferencingError::PointerToNowhere { pointer } => {
                 fragment == pointer || fragment == percent_encoded(pointer)
             }
-            ReferencingError::NoSuchAnchor { anchor }
-            | ReferencingError::InvalidAnchor { anchor } => fragment == anchor,
+            ReferencingError::NoSuchAnchor { anchor } | ReferencingError::InvalidAnchor { anchor } => {
+                fragment == anchor
+            }
             ReferencingError::InvalidArrayIndex { pointer, .. }
             | ReferencingError::InvalidPercentEncoding { pointer, .. } => fragment == pointer,
             ReferencingError::InvalidUri(_) => error.to_string().contains(reference),
@@ -201,9 +189,7 @@ fn find_reference(schema: &Value, at: &str, matches: &dyn Fn(&str) -> bool) -> O
         Value::Object(members) => members.iter().find_map(|(name, member)| {
             let pointer = child(at, name);
             match member {
-                Value::String(text) if REFERENCES.contains(&name.as_str()) && matches(text) => {
-                    Some(pointer)
-                }
+                Value::String(text) if REFERENCES.contains(&name.as_str()) && matches(text) => Some(pointer),
                 _ => find_reference(member, &pointer, matches),
             }
         }),
@@ -217,8 +203,5 @@ fn find_reference(schema: &Value, at: &str, matches: &dyn Fn(&str) -> bool) -> O
 
 /// `$` and `~` stay, quotes and spaces are what authors encode.
 fn percent_encoded(pointer: &str) -> String {
-    pointer
-        .replace('%', "%25")
-        .replace('"', "%22")
-        .replace(' ', "%20")
+    pointer.replace('%', "%25").replace('"', "%22").replace(' ', "%20")
 }

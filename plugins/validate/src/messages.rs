@@ -20,7 +20,7 @@ pub(crate) fn titled(title: &str, message: &str) -> String {
 pub(crate) fn of(kind: &Kind, instance: &Value, holder: Option<&Value>) -> String {
     match kind {
         Kind::Type { kind } => wrong_type(kind, instance),
-        Kind::Enum { options } => one_of(options),
+        Kind::Enum { options } => one_of(options.as_array().map_or(&[], Vec::as_slice)),
         Kind::Constant { expected_value } => format!("must be {}", plain(expected_value)),
         Kind::Minimum { limit } => format!("must be at least {limit}"),
         Kind::Maximum { limit } => format!("must be at most {limit}"),
@@ -29,10 +29,7 @@ pub(crate) fn of(kind: &Kind, instance: &Value, holder: Option<&Value>) -> Strin
         Kind::MultipleOf { multiple_of } => multiple(*multiple_of),
         Kind::MinLength { limit } => match length(instance) {
             0 => "must not be empty".to_owned(),
-            has => format!(
-                "must have at least {}, it has {has}",
-                count(*limit, "character")
-            ),
+            has => format!("must have at least {}, it has {has}", count(*limit, "character")),
         },
         Kind::MaxLength { limit } => {
             format!(
@@ -42,16 +39,8 @@ pub(crate) fn of(kind: &Kind, instance: &Value, holder: Option<&Value>) -> Strin
             )
         }
         Kind::MinItems { limit: 1 } => "must have at least one entry".to_owned(),
-        Kind::MinItems { limit } => format!(
-            "must have at least {}, it has {}",
-            entries(*limit),
-            length(instance)
-        ),
-        Kind::MaxItems { limit } => format!(
-            "must have at most {}, it has {}",
-            entries(*limit),
-            length(instance)
-        ),
+        Kind::MinItems { limit } => format!("must have at least {}, it has {}", entries(*limit), length(instance)),
+        Kind::MaxItems { limit } => format!("must have at most {}, it has {}", entries(*limit), length(instance)),
         Kind::AdditionalItems { limit } => {
             format!(
                 "must have at most {}, it has {}",
@@ -59,9 +48,7 @@ pub(crate) fn of(kind: &Kind, instance: &Value, holder: Option<&Value>) -> Strin
                 length(instance)
             )
         }
-        Kind::UnevaluatedItems { .. } => {
-            "has entries that are not expected here; remove them".to_owned()
-        }
+        Kind::UnevaluatedItems { .. } => "has entries that are not expected here; remove them".to_owned(),
         Kind::MinProperties { limit } => format!("must have at least {}", count(*limit, "member")),
         Kind::MaxProperties { limit } => format!("must have at most {}", count(*limit, "member")),
         Kind::UniqueItems => repeated(instance),
@@ -77,8 +64,7 @@ pub(crate) fn of(kind: &Kind, instance: &Value, holder: Option<&Value>) -> Strin
         }
         Kind::FromUtf8 { .. } => "must decode to UTF-8 text".to_owned(),
         Kind::BacktrackLimitExceeded { .. } | Kind::RegexEngineFailure { .. } => {
-            "could not be checked: the form's pattern takes too long on this text; shorten the text"
-                .to_owned()
+            "could not be checked: the form's pattern takes too long on this text; shorten the text".to_owned()
         }
         other => format!("breaks the rule `{}`", other.keyword()),
     }
@@ -145,9 +131,7 @@ fn type_word(name: &str) -> &'static str {
 fn wrong_type(kind: &TypeKind, instance: &Value) -> String {
     let names = type_names(kind);
     let wanted = type_list(&names);
-    let numeric = names
-        .iter()
-        .any(|name| matches!(*name, "number" | "integer"));
+    let numeric = names.iter().any(|name| matches!(*name, "number" | "integer"));
     match instance {
         Value::String(text) if numeric && text.trim().parse::<f64>().is_ok() => {
             format!("must be {wanted}, written without quotes")
@@ -164,15 +148,11 @@ fn wrong_type(kind: &TypeKind, instance: &Value) -> String {
     }
 }
 
-fn one_of(options: &Value) -> String {
-    let options: &[Value] = options.as_array().map_or(&[], Vec::as_slice);
+/// "must be one of: a, b".
+pub(crate) fn one_of(options: &[Value]) -> String {
     let mut named: Vec<String> = options.iter().take(MAX_NAMED).map(plain).collect();
     if options.len() > MAX_NAMED {
-        return format!(
-            "must be one of {} values: {}, …",
-            options.len(),
-            named.join(", ")
-        );
+        return format!("must be one of {} values: {}, …", options.len(), named.join(", "));
     }
     if let [only] = named.as_mut_slice() {
         return format!("must be {only}");
@@ -183,9 +163,7 @@ fn one_of(options: &Value) -> String {
 /// A value as a person writes it: texts without their quotes where that is clear.
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(text) if !text.is_empty() && text.trim() == text && !text.contains(',') => {
-            text.clone()
-        }
+        Value::String(text) if !text.is_empty() && text.trim() == text && !text.contains(',') => text.clone(),
         other => other.to_string(),
     }
 }
@@ -251,11 +229,7 @@ fn does_not_match(pattern: &str, holder: Option<&Value>) -> String {
 }
 
 fn contains(holder: Option<&Value>) -> String {
-    let bound = |name| {
-        holder
-            .and_then(|schema| schema.get(name))
-            .and_then(Value::as_u64)
-    };
+    let bound = |name| holder.and_then(|schema| schema.get(name)).and_then(Value::as_u64);
     match (bound("minContains"), bound("maxContains")) {
         (None, None) => "must contain at least one entry of the kind the form asks for".to_owned(),
         (least, None) => format!(
@@ -284,12 +258,7 @@ fn must_not(schema: &Value) -> String {
         (_, _, Some(names)) => {
             format!(
                 "must not have {}",
-                list(
-                    names
-                        .iter()
-                        .filter_map(Value::as_str)
-                        .map(|name| format!("`{name}`"))
-                )
+                list(names.iter().filter_map(Value::as_str).map(|name| format!("`{name}`")))
             )
         }
         _ => "is of a kind that the form excludes".to_owned(),

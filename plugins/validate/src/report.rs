@@ -14,22 +14,14 @@ use crate::findings::describe;
 const MAX_COUNTED: usize = 100_000;
 
 /// Reports at most `max` findings, then one of severity info that says how many more there are.
-pub(crate) fn report(
-    validator: &Validator,
-    documents: &Documents,
-    data: &Value,
-    max: usize,
-) -> Vec<Finding> {
+pub(crate) fn report(validator: &Validator, documents: &Documents, data: &Value, max: usize) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     let mut seen = HashSet::new();
     for error in validator.iter_errors(data) {
         // Schemas that share parts through `allOf` find the same mistake twice.
         for finding in describe(documents, &error) {
-            if seen.insert((
-                finding.pointer.clone(),
-                finding.code.clone(),
-                finding.message.clone(),
-            )) && findings.len() < max
+            if seen.insert((finding.pointer.clone(), finding.code.clone(), finding.message.clone()))
+                && findings.len() < max
             {
                 findings.push(finding);
             }
@@ -40,11 +32,7 @@ pub(crate) fn report(
     }
     let more = seen.len() - findings.len();
     if more > 0 {
-        let noun = if more == 1 {
-            "problem was"
-        } else {
-            "problems were"
-        };
+        let noun = if more == 1 { "problem was" } else { "problems were" };
         let message = format!("{more} more {noun} found; correct these first and send it again");
         let mut finding = Finding::error("", "more-findings", message).with("count", &json!(more));
         finding.severity = Severity::Info;

@@ -36,10 +36,7 @@ impl Settings {
     pub(crate) fn parse(settings: &str) -> Result<Self, Error> {
         let settings: Self = parse_settings(settings)?;
         if !(1..=LARGEST_MAX_FINDINGS).contains(&settings.max_findings) {
-            let message = format!(
-                "must be 1 to {LARGEST_MAX_FINDINGS}, got {}",
-                settings.max_findings
-            );
+            let message = format!("must be 1 to {LARGEST_MAX_FINDINGS}, got {}", settings.max_findings);
             return Err(Error::settings("/max_findings", "range", message));
         }
         Ok(settings)

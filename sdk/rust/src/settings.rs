@@ -10,6 +10,10 @@ use crate::bindings::types::Error;
 /// `invalid-settings` with a pointer to the value that does not fit.
 pub fn parse_settings<T: DeserializeOwned>(settings: &str) -> Result<T, Error> {
     let text = if settings.trim() == "null" { "{}" } else { settings };
+    // serde would also read a struct from a list of its members.
+    if !text.trim_start().starts_with('{') {
+        return Err(Error::settings("", "type", "must be an object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let mut pointer = String::new();

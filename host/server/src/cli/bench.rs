@@ -63,7 +63,10 @@ pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
     loaded.config.http.listen.set_port(0);
     loaded.config.log.filter = "warn".into();
     crate::logging::start_for_tools(&loaded.config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let rows = runtime.block_on(measure(loaded.config, Duration::from_secs(options.seconds.max(1))))?;
     report(&rows, global)
 }
@@ -116,7 +119,10 @@ async fn sandboxed(server: &Server, time: Duration) -> anyhow::Result<Row> {
             let mut times = Times::new(time);
             while times.go_on() {
                 let began = Instant::now();
-                let context = CallContext { owner: "bench".into(), ..CallContext::default() };
+                let context = CallContext {
+                    owner: "bench".into(),
+                    ..CallContext::default()
+                };
                 let report = pipeline.run_step(&catalog, "check", &submission, context).await.report;
                 let output = report.result.map_err(anyhow::Error::new)?;
                 anyhow::ensure!(!output.rejected, "the bench submission is not valid: {}", output.json);
@@ -181,7 +187,10 @@ async fn end_to_end(url: &str, time: Duration) -> anyhow::Result<Row> {
 async fn wait_until_idle(client: &reqwest::Client, url: &str) -> anyhow::Result<()> {
     loop {
         let pools: Value = client.get(format!("{url}/v1/pools")).send().await?.json().await?;
-        let list = pools.as_array().or_else(|| pools["items"].as_array()).or_else(|| pools["pools"].as_array());
+        let list = pools
+            .as_array()
+            .or_else(|| pools["items"].as_array())
+            .or_else(|| pools["pools"].as_array());
         let waiting: u64 = list
             .context("no list of pools")?
             .iter()
@@ -195,7 +204,10 @@ async fn wait_until_idle(client: &reqwest::Client, url: &str) -> anyhow::Result<
 }
 
 async fn embeddings(server: &Server, time: Duration, batch: usize) -> anyhow::Result<Row> {
-    let context = InferenceContext { owner: "bench".into(), ..InferenceContext::default() };
+    let context = InferenceContext {
+        owner: "bench".into(),
+        ..InferenceContext::default()
+    };
     let mut times = Times::new(time);
     let mut number = 0_u64;
     while times.go_on() {
@@ -220,7 +232,10 @@ async fn embeddings(server: &Server, time: Duration, batch: usize) -> anyhow::Re
 }
 
 async fn generation(server: &Server, time: Duration) -> anyhow::Result<Row> {
-    let context = InferenceContext { owner: "bench".into(), ..InferenceContext::default() };
+    let context = InferenceContext {
+        owner: "bench".into(),
+        ..InferenceContext::default()
+    };
     let mut times = Times::new(time);
     let (mut tokens, mut seconds) = (0_u32, 0.0);
     while times.go_on() {
@@ -241,11 +256,20 @@ async fn generation(server: &Server, time: Duration) -> anyhow::Result<Row> {
         }
         let ended = Instant::now();
         times.add(began.elapsed());
-        tokens += completion.summary().map_or(0, |summary| summary.output_tokens.saturating_sub(1));
+        tokens += completion
+            .summary()
+            .map_or(0, |summary| summary.output_tokens.saturating_sub(1));
         seconds += first.map_or(0.0, |first| (ended - first).as_secs_f64());
     }
-    let mut row = times.row("generation", "tokens a second after the first; p50 and p95 are a whole letter's");
-    row.per_second = if seconds > 0.0 { f64::from(tokens) / seconds } else { 0.0 };
+    let mut row = times.row(
+        "generation",
+        "tokens a second after the first; p50 and p95 are a whole letter's",
+    );
+    row.per_second = if seconds > 0.0 {
+        f64::from(tokens) / seconds
+    } else {
+        0.0
+    };
     Ok(row)
 }
 
@@ -257,12 +281,21 @@ async fn publish(client: &reqwest::Client, url: &str) -> anyhow::Result<()> {
         .send()
         .await?;
     let status = response.status();
-    anyhow::ensure!(status.is_success(), "publishing the bench form: {}", response.text().await?);
+    anyhow::ensure!(
+        status.is_success(),
+        "publishing the bench form: {}",
+        response.text().await?
+    );
     Ok(())
 }
 
 async fn post(client: &reqwest::Client, url: &str) -> anyhow::Result<Value> {
-    let response = client.post(url).header("content-type", "application/json").body(SUBMISSION).send().await?;
+    let response = client
+        .post(url)
+        .header("content-type", "application/json")
+        .body(SUBMISSION)
+        .send()
+        .await?;
     let status = response.status();
     let answer: Value = response.json().await?;
     anyhow::ensure!(status.is_success(), "{url}: {answer}");
@@ -278,7 +311,10 @@ struct Times {
 
 impl Times {
     fn new(time: Duration) -> Self {
-        Self { until: Instant::now() + time, samples: Vec::new() }
+        Self {
+            until: Instant::now() + time,
+            samples: Vec::new(),
+        }
     }
 
     fn go_on(&self) -> bool {
@@ -302,7 +338,11 @@ impl Times {
         let percentile = |percent: usize| self.samples.get(count.saturating_sub(1) * percent / 100).copied();
         Row {
             what,
-            per_second: if total.is_zero() { 0.0 } else { count as f64 / total.as_secs_f64() },
+            per_second: if total.is_zero() {
+                0.0
+            } else {
+                count as f64 / total.as_secs_f64()
+            },
             p50: percentile(50),
             p95: percentile(95),
             note: note.to_owned(),

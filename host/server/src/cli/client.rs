@@ -18,12 +18,19 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).build().map_err(Failure::failed)?;
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .map_err(Failure::failed)?;
         let server = global.server.trim_end_matches('/').to_owned();
         if !server.starts_with("http://") {
             return Err(Failure::Usage(format!("--server `{server}` must start with http://")));
         }
-        Ok(Self { http, server, token: global.token.clone() })
+        Ok(Self {
+            http,
+            server,
+            token: global.token.clone(),
+        })
     }
 
     /// A request to a path made of these parts, with the query's values that are there; each is escaped.
@@ -48,13 +55,20 @@ impl Client {
     /// Sends a request and reads its JSON answer.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Value), Failure> {
         let response = request.send().await.map_err(|error| {
-            let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Failure::Unreachable(format!("no server answers at {}: {reason}; is `formwork serve` running?", self.server))
+            let reason = innermost(&error);
+            Failure::Unreachable(format!(
+                "no server answers at {}: {reason}; is `formwork serve` running?",
+                self.server
+            ))
         })?;
         let status = response.status();
-        let text = response.text().await.map_err(|error| Failure::Unreachable(format!("the answer broke off: {error}")))?;
-        let answer: Value = serde_json::from_str(&text)
-            .map_err(|_| Failure::Unreachable(format!("{} answers {status} and no JSON: is it Formwork?", self.server)))?;
+        let text = response
+            .text()
+            .await
+            .map_err(|error| Failure::Unreachable(format!("the answer broke off: {error}")))?;
+        let answer: Value = serde_json::from_str(&text).map_err(|_| {
+            Failure::Unreachable(format!("{} answers {status} and no JSON: is it Formwork?", self.server))
+        })?;
         match status {
             _ if status.is_success() => Ok((status, answer)),
             StatusCode::NOT_FOUND => Err(Failure::NotFound(described(&answer))),
@@ -64,16 +78,29 @@ impl Client {
     }
 
     pub(crate) async fn get(&self, path: &[&str], query: &[(&str, Option<String>)]) -> Result<Value, Failure> {
-        self.send(self.request(Method::GET, path, query)).await.map(|(_, answer)| answer)
+        self.send(self.request(Method::GET, path, query))
+            .await
+            .map(|(_, answer)| answer)
     }
+}
+
+/// The cause of a failure: what the system said.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 /// Text as one part of a URL.
 fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    }).collect()
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
 }
 
 /// A problem document for people.
@@ -82,7 +109,12 @@ fn described(problem: &Value) -> String {
     let mut shown = format!("{} ({})", text("detail"), text("code"));
     for place in problem.get("problems").and_then(Value::as_array).into_iter().flatten() {
         let text = |name: &str| place.get(name).and_then(Value::as_str).unwrap_or("");
-        shown.push_str(&format!("\n  at `{}`: {} ({})", text("pointer"), text("message"), text("code")));
+        shown.push_str(&format!(
+            "\n  at `{}`: {} ({})",
+            text("pointer"),
+            text("message"),
+            text("code")
+        ));
     }
     shown
 }

@@ -11,7 +11,9 @@ pub(crate) fn check() -> Result<(), Failure> {
         return Ok(());
     }
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let Some(flags) = text.lines().find(|line| line.starts_with("flags")) else { return Ok(()) };
+    let Some(flags) = text.lines().find(|line| line.starts_with("flags")) else {
+        return Ok(());
+    };
     let flags: Vec<&str> = flags.split_whitespace().collect();
     let missing: Vec<&str> = NEEDED.into_iter().filter(|feature| !flags.contains(feature)).collect();
     if missing.is_empty() {

@@ -48,7 +48,10 @@ pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
         loaded.config.http.listen.set_port(0);
     }
     crate::logging::start_for_tools(&loaded.config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let server = Server::start(loaded.config).await?;
         let url = format!("http://{}", server.address());
@@ -78,7 +81,10 @@ async fn show(url: &str, examples: &[Example], global: &Global) -> Result<(), Fa
     for example in examples {
         let form: Value = publish(&client, url, example).await?;
         if !global.json {
-            let title = form["title"].as_str().or_else(|| form["definition"]["title"].as_str()).unwrap_or_default();
+            let title = form["title"]
+                .as_str()
+                .or_else(|| form["definition"]["title"].as_str())
+                .unwrap_or_default();
             print(&format!("\n{}  version {}  {title}", example.id, form["version"]))?;
         }
         for sample in &example.samples {
@@ -106,7 +112,9 @@ async fn show(url: &str, examples: &[Example], global: &Global) -> Result<(), Fa
     if unexpected == 0 {
         Ok(())
     } else {
-        Err(Failure::failed(anyhow::anyhow!("{unexpected} of {samples} samples did not end as expected")))
+        Err(Failure::failed(anyhow::anyhow!(
+            "{unexpected} of {samples} samples did not end as expected"
+        )))
     }
 }
 
@@ -192,7 +200,13 @@ fn described(sample: &Sample, submission: &Value, differences: &[String]) -> Str
 fn result(step: &Value) -> String {
     let output = &step["output"];
     let list = |value: &Value, show: &dyn Fn(&Value) -> String| -> String {
-        value.as_array().into_iter().flatten().map(show).collect::<Vec<_>>().join(", ")
+        value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(show)
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     if let Some(message) = step["error"]["message"].as_str() {
         return message.to_owned();
@@ -202,17 +216,39 @@ fn result(step: &Value) -> String {
     }
     if !output["findings"].is_null() {
         return list(&output["findings"], &|finding| {
-            format!("{} {}: {}", word(&finding["pointer"]), word(&finding["code"]), word(&finding["message"]))
+            format!(
+                "{} {}: {}",
+                word(&finding["pointer"]),
+                word(&finding["code"]),
+                word(&finding["message"])
+            )
         });
     }
     if !output["label"].is_null() {
-        let labels = list(&output["labels"], &|label| format!("{} {:.2}", word(&label["name"]), label["score"].as_f64().unwrap_or(0.0)));
-        return if labels.is_empty() { format!("none (best {})", best(output)) } else { labels };
+        let labels = list(&output["labels"], &|label| {
+            format!("{} {:.2}", word(&label["name"]), label["score"].as_f64().unwrap_or(0.0))
+        });
+        return if labels.is_empty() {
+            format!("none (best {})", best(output))
+        } else {
+            labels
+        };
     }
     if !output["fields"].is_null() {
-        let fields = list(&output["fields"], &|field| format!("{}={} {:.2}", word(&field["name"]), field["value"], field["confidence"].as_f64().unwrap_or(0.0)));
+        let fields = list(&output["fields"], &|field| {
+            format!(
+                "{}={} {:.2}",
+                word(&field["name"]),
+                field["value"],
+                field["confidence"].as_f64().unwrap_or(0.0)
+            )
+        });
         let missing = list(&output["missing"], &|name| word(name).to_owned());
-        return if missing.is_empty() { fields } else { format!("{fields}; not found: {missing}") };
+        return if missing.is_empty() {
+            fields
+        } else {
+            format!("{fields}; not found: {missing}")
+        };
     }
     if !output["records"].is_null() {
         return format!("{} record, {} bytes", output["records"], output["bytes"]);
@@ -227,7 +263,13 @@ fn best(output: &Value) -> String {
 
 /// Milliseconds between a step's start and end.
 fn wall_ms(step: &Value) -> i64 {
-    let time = |key: &str| step[key].as_str().and_then(crate::clock::parse_rfc3339).unwrap_or_default().0;
+    let time = |key: &str| {
+        step[key]
+            .as_str()
+            .and_then(crate::clock::parse_rfc3339)
+            .unwrap_or_default()
+            .0
+    };
     time("finished_at") - time("started_at")
 }
 

@@ -50,15 +50,27 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<(), Failure
 }
 
 async fn apply(client: &Client, file: &std::path::Path, id: Option<String>, global: &Global) -> Result<(), Failure> {
-    let id = id.or_else(|| id_of(file)).ok_or_else(|| Failure::Usage("name the form with --id".into()))?;
+    let id = id
+        .or_else(|| id_of(file))
+        .ok_or_else(|| Failure::Usage("name the form with --id".into()))?;
     let request = client.request(Method::PUT, &["forms", &id], &[]);
-    let request = request.header("content-type", "application/json").body(read_input(file)?);
+    let request = request
+        .header("content-type", "application/json")
+        .body(read_input(file)?);
     let (_, answer) = client.send(request).await?;
     if global.json {
         print_json(&answer)?;
     } else {
-        let what = if answer["created"] == true { "published" } else { "unchanged" };
-        print(&format!("{} version {} {what}", cell(answer.get("id")), cell(answer.get("version"))))?;
+        let what = if answer["created"] == true {
+            "published"
+        } else {
+            "unchanged"
+        };
+        print(&format!(
+            "{} version {} {what}",
+            cell(answer.get("id")),
+            cell(answer.get("version"))
+        ))?;
     }
     Ok(())
 }

@@ -51,10 +51,22 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// The server that client commands talk to.
-    #[arg(long, global = true, value_name = "URL", env = "FORMWORK_SERVER", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "FORMWORK_SERVER",
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub(crate) server: String,
     /// The server's bearer token.
-    #[arg(long, global = true, value_name = "TOKEN", env = "FORMWORK_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TOKEN",
+        env = "FORMWORK_TOKEN",
+        hide_env_values = true
+    )]
     pub(crate) token: Option<String>,
 }
 
@@ -111,7 +123,10 @@ pub fn main() -> ExitCode {
 
 /// Runs a client command.
 pub(crate) fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
 }
 
 /// A document from a file, or from standard input for `-`.
@@ -121,11 +136,20 @@ pub(crate) fn read_input(file: &Path) -> Result<Vec<u8>, Failure> {
         _ => Failure::Failed(anyhow::Error::new(error).context(format!("reading {}", file.display()))),
     };
     let mut bytes = Vec::new();
-    let source: Box<dyn Read> =
-        if file == Path::new("-") { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(file).map_err(wrong)?) };
-    source.take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes).map_err(wrong)?;
+    let source: Box<dyn Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(file).map_err(wrong)?)
+    };
+    source
+        .take(MAX_INPUT_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(wrong)?;
     if bytes.len() as u64 > MAX_INPUT_BYTES {
-        return Err(Failure::Usage(format!("{} has more than {MAX_INPUT_BYTES} bytes", file.display())));
+        return Err(Failure::Usage(format!(
+            "{} has more than {MAX_INPUT_BYTES} bytes",
+            file.display()
+        )));
     }
     Ok(bytes)
 }

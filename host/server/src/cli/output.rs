@@ -16,10 +16,12 @@ const MAX_COLUMN: usize = 72;
 /// What the system says, except for a closed pipe.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| match text.ends_with('\n') {
-        true => Ok(()),
-        false => out.write_all(b"\n"),
-    });
+    let written = out
+        .write_all(text.as_bytes())
+        .and_then(|()| match text.ends_with('\n') {
+            true => Ok(()),
+            false => out.write_all(b"\n"),
+        });
     match written.and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
@@ -44,7 +46,9 @@ impl Table {
     /// A table with these column names.
     #[must_use]
     pub fn new(head: &[&str]) -> Self {
-        Self { rows: vec![head.iter().map(|name| (*name).to_uppercase()).collect()] }
+        Self {
+            rows: vec![head.iter().map(|name| (*name).to_uppercase()).collect()],
+        }
     }
 
     /// Adds a row; cells are shown on one line and without control characters.

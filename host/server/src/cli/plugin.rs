@@ -1,15 +1,19 @@
 //! `formwork plugin …`: what a plugin author and an operator do with component files.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use formwork_manifest::{Digest, Manifest};
+use formwork_engine::Engine;
+use formwork_inference::Inference;
+use formwork_manifest::{Digest, Grant, Manifest};
 use serde_json::{Value, json};
 
 use super::Global;
 use super::client::Client;
 use super::exit::Failure;
 use super::output::{Table, cell, print, print_json};
+use crate::config;
 
 /// Largest component file read, in bytes. A Python guest has about 20 MB.
 const MAX_COMPONENT_BYTES: u64 = 256 << 20;
@@ -24,10 +28,13 @@ pub(crate) enum Command {
         #[arg(long, default_value = "plugins-built")]
         out: PathBuf,
     },
-    /// Check a component file, or the manifest in a plugin's folder.
+    /// Check a component file as an install does (imports, limits, self-tests), or the manifest in a plugin's folder.
     Check {
         /// A component file or a folder.
         path: PathBuf,
+        /// The configuration file: models and limits that the self-tests run with.
+        #[arg(long)]
+        config: Option<PathBuf>,
     },
     /// List the plugins of a running server.
     List,
@@ -41,7 +48,7 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command, global: &Global) -> Result<(), Failure> {
     match command {
         Command::Build { folder, out } => build(&folder, &out, global),
-        Command::Check { path } => check(&path, global),
+        Command::Check { path, config } => check(&path, config.as_deref(), global),
         Command::Inspect { file } => inspect(&file, global),
         Command::List => super::block_on(list(global)),
     }
@@ -53,27 +60,63 @@ fn build(folder: &Path, out: &Path, global: &Global) -> Result<(), Failure> {
     }
     let built = formwork_builder::build(folder, out).map_err(Failure::failed)?;
     if global.json {
-        let Manifest { name, version, kind, .. } = &built.manifest;
-        print_json(&json!({ "file": built.file, "digest": built.digest, "bytes": built.bytes,
-            "name": name, "version": version, "kind": kind }))?;
+        let Manifest {
+            name, version, kind, ..
+        } = &built.manifest;
+        print_json(
+            &json!({ "file": built.file, "digest": built.digest, "bytes": built.bytes,
+            "name": name, "version": version, "kind": kind }),
+        )?;
     } else {
-        print(&format!("{}  {} bytes  {}", built.file.display(), built.bytes, built.digest))?;
+        print(&format!(
+            "{}  {} bytes  {}",
+            built.file.display(),
+            built.bytes,
+            built.digest
+        ))?;
     }
     Ok(())
 }
 
-fn check(path: &Path, global: &Global) -> Result<(), Failure> {
-    let manifest = if path.is_dir() {
-        formwork_builder::load_manifest(path).map_err(Failure::failed)?
+fn check(path: &Path, config: Option<&Path>, global: &Global) -> Result<(), Failure> {
+    let (manifest, done) = if path.is_dir() {
+        (
+            formwork_builder::load_manifest(path).map_err(Failure::failed)?,
+            "its manifest is well formed",
+        )
     } else {
         let component = read(path)?;
-        formwork_manifest::read(&component).with_context(|| path.display().to_string())?
+        let manifest = formwork_manifest::read(&component).with_context(|| path.display().to_string())?;
+        install(component, &manifest, config).with_context(|| path.display().to_string())?;
+        (manifest, "can be installed, its self-tests pass")
     };
+    let self_tests = manifest.self_tests.len();
     if global.json {
-        print_json(&json!({ "ok": true, "name": manifest.name, "version": manifest.version }))?;
+        print_json(
+            &json!({ "ok": true, "name": manifest.name, "version": manifest.version, "self_tests": self_tests }),
+        )?;
     } else {
-        print(&format!("{} {} is well formed", manifest.name, manifest.version))?;
+        print(&format!(
+            "{} {}: {done} ({self_tests} self-tests)",
+            manifest.name, manifest.version
+        ))?;
     }
+    Ok(())
+}
+
+/// Installs a component with everything it asks for; models are loaded only when it asks for some.
+fn install(component: Vec<u8>, manifest: &Manifest, config: Option<&Path>) -> anyhow::Result<()> {
+    let loaded = config::load(config)?;
+    crate::logging::start_for_tools(&loaded.config.log);
+    let grants: BTreeSet<Grant> = manifest.grants.keys().copied().collect();
+    let infers = [Grant::Embeddings, Grant::Generation, Grant::Tensors]
+        .iter()
+        .any(|grant| grants.contains(grant));
+    let models = if infers { loaded.config.models } else { Vec::new() };
+    let inference = Inference::start(loaded.config.inference, models)?;
+    let engine = Engine::new(loaded.config.engine, inference)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    runtime.block_on(engine.install(component, &grants))?;
     Ok(())
 }
 
@@ -103,7 +146,14 @@ async fn list(global: &Global) -> Result<(), Failure> {
             other => cell(Some(other)),
         };
         let [name, version, kind, digest] = ["name", "version", "kind", "digest"].map(|name| cell(plugin.get(name)));
-        table.row([name, version, kind, names(&plugin["aliases"]), names(&plugin["grants"]), digest]);
+        table.row([
+            name,
+            version,
+            kind,
+            names(&plugin["aliases"]),
+            names(&plugin["grants"]),
+            digest,
+        ]);
     }
     print(&table.render())?;
     Ok(())

@@ -23,9 +23,9 @@ use super::Global;
 use super::exit::Failure;
 use super::output::print_json;
 use crate::clock;
+use crate::config;
 use crate::http::json_body;
 use crate::serve::Machinery;
-use crate::config;
 
 /// Lines in flight for each thread: enough that a slow line (a generation) does not idle the other threads at once.
 const LINES_PER_THREAD: usize = 16;
@@ -78,28 +78,52 @@ pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
     if failed == 0 {
         Ok(())
     } else {
-        Err(Failure::failed(anyhow::anyhow!("{failed} of {lines} lines failed; each has its `error` in the output")))
+        Err(Failure::failed(anyhow::anyhow!(
+            "{failed} of {lines} lines failed; each has its `error` in the output"
+        )))
     }
 }
 
 async fn process(options: &Options, config: &config::Config) -> Result<Tally, Failure> {
     let text = std::fs::read(&options.form).map_err(|error| not_readable(&options.form, error))?;
     let definition = FormDefinition::parse(&text).map_err(|error| definition_failure(&options.form, &error))?;
-    let unknown = options.step.iter().find(|name| !definition.pipeline.iter().any(|step| step.name == **name));
+    let unknown = options
+        .step
+        .iter()
+        .find(|name| !definition.pipeline.iter().any(|step| step.name == **name));
     if let Some(name) = unknown {
         let known: Vec<_> = definition.pipeline.iter().map(|step| step.name.as_str()).collect();
-        return Err(Failure::NotFound(format!("no step `{name}` in the form; it has {}", known.join(", "))));
+        return Err(Failure::NotFound(format!(
+            "no step `{name}` in the form; it has {}",
+            known.join(", ")
+        )));
     }
     let machinery = Machinery::start(config).await?;
-    let id = options.form.file_stem().map_or_else(|| "form".into(), |stem| stem.to_string_lossy().into_owned());
+    let id = options
+        .form
+        .file_stem()
+        .map_or_else(|| "form".into(), |stem| stem.to_string_lossy().into_owned());
     let pipeline = Arc::new(Pipeline::new(&id, 1, Arc::new(definition)));
-    let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-    let lane = Lane::start(Pool::Default, &PoolOptions { threads, inbox: threads * LINES_PER_THREAD, ..PoolOptions::of(Pool::Default) })?;
+    let threads = options
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        .max(1);
+    let lane = Lane::start(
+        Pool::Default,
+        &PoolOptions {
+            threads,
+            inbox: threads * LINES_PER_THREAD,
+            ..PoolOptions::of(Pool::Default)
+        },
+    )?;
     let check = {
         let (pipeline, catalog) = (Arc::clone(&pipeline), machinery.catalog.clone());
-        lane.spawn(move || async move { pipeline.check(&catalog, &context("check")).await }).await
+        lane.spawn(move || async move { pipeline.check(&catalog, &context("check")).await })
+            .await
     };
-    check.map_err(Failure::failed)?.map_err(|error| definition_failure(&options.form, &error))?;
+    check
+        .map_err(Failure::failed)?
+        .map_err(|error| definition_failure(&options.form, &error))?;
 
     let (input, bytes) = open_input(&options.input)?;
     let bar = progress_bar(bytes);
@@ -169,11 +193,19 @@ async fn run_line(
         results: Vec::new(),
     };
     let context = context(&format!("line-{number}"));
-    Ok(pipeline.run_all(catalog, &submission, &context, |step| steps.is_empty() || steps.contains(&step.name)).await)
+    Ok(pipeline
+        .run_all(catalog, &submission, &context, |step| {
+            steps.is_empty() || steps.contains(&step.name)
+        })
+        .await)
 }
 
 fn context(correlation_id: &str) -> CallContext {
-    CallContext { owner: "run".into(), correlation_id: correlation_id.into(), ..CallContext::default() }
+    CallContext {
+        owner: "run".into(),
+        correlation_id: correlation_id.into(),
+        ..CallContext::default()
+    }
 }
 
 /// One line of the output: as the API's answer, without what only a store knows.
@@ -214,7 +246,9 @@ impl Exports {
         lane: &Lane,
     ) -> Result<Self, Failure> {
         let mut files = BTreeMap::new();
-        let Some(folder) = &options.exports else { return Ok(Self(files)) };
+        let Some(folder) = &options.exports else {
+            return Ok(Self(files));
+        };
         std::fs::create_dir_all(folder)?;
         for step in &pipeline.definition().pipeline {
             let wanted = options.step.is_empty() || options.step.contains(&step.name);
@@ -269,8 +303,11 @@ struct Line {
     /// Bytes of the file it took.
     bytes_read: u64,
     /// Its text without the line break, or why it is not one.
-    content: Result<Vec<u8>, String>,
+    content: Content,
 }
+
+/// The text of a line, or why it is not one.
+type Content = Result<Vec<u8>, String>;
 
 /// Lines with a bound on each; empty ones are passed over.
 struct Lines {
@@ -282,11 +319,16 @@ struct Lines {
 
 impl Lines {
     fn new(input: Box<dyn Read>, limit: usize) -> Self {
-        Self { input: BufReader::new(input), limit, number: 0, ended: false }
+        Self {
+            input: BufReader::new(input),
+            limit,
+            number: 0,
+            ended: false,
+        }
     }
 
     /// Reads one line; what is over the limit is passed over, not kept.
-    fn read(&mut self) -> std::io::Result<Option<(u64, Result<Vec<u8>, String>)>> {
+    fn read(&mut self) -> std::io::Result<Option<(u64, Content)>> {
         use std::io::BufRead;
         let mut text = Vec::new();
         let mut read = 0_u64;
@@ -314,7 +356,11 @@ impl Lines {
         if read == 0 {
             return Ok(None);
         }
-        let content = if too_long { Err(format!("longer than the limit of {} bytes", self.limit)) } else { Ok(text) };
+        let content = if too_long {
+            Err(format!("longer than the limit of {} bytes", self.limit))
+        } else {
+            Ok(text)
+        };
         Ok(Some((read, content)))
     }
 }
@@ -329,12 +375,20 @@ impl Iterator for Lines {
                 Ok(None) => self.ended = true,
                 Ok(Some((_, Ok(text)))) if text.iter().all(u8::is_ascii_whitespace) => {}
                 Ok(Some((bytes_read, content))) => {
-                    return Some(Line { number: self.number, bytes_read, content });
+                    return Some(Line {
+                        number: self.number,
+                        bytes_read,
+                        content,
+                    });
                 }
                 Err(error) => {
                     self.ended = true;
                     let content = Err(format!("reading the input: {error}"));
-                    return Some(Line { number: self.number, bytes_read: 0, content });
+                    return Some(Line {
+                        number: self.number,
+                        bytes_read: 0,
+                        content,
+                    });
                 }
             }
         }
@@ -355,7 +409,9 @@ fn open_output(path: &Path) -> Result<Box<dyn Write>, Failure> {
     if path == Path::new("-") {
         return Ok(Box::new(BufWriter::new(std::io::stdout())));
     }
-    Ok(Box::new(BufWriter::new(File::create(path).with_context(|| path.display().to_string())?)))
+    Ok(Box::new(BufWriter::new(
+        File::create(path).with_context(|| path.display().to_string())?,
+    )))
 }
 
 fn progress_bar(bytes: Option<u64>) -> ProgressBar {
@@ -363,7 +419,10 @@ fn progress_bar(bytes: Option<u64>) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let (bar, template) = match bytes {
-        Some(bytes) => (ProgressBar::new(bytes), "{bar:40} {bytes}/{total_bytes} {elapsed} (eta {eta})"),
+        Some(bytes) => (
+            ProgressBar::new(bytes),
+            "{bar:40} {bytes}/{total_bytes} {elapsed} (eta {eta})",
+        ),
         None => (ProgressBar::new_spinner(), "{spinner} {bytes} {elapsed}"),
     };
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -382,5 +441,9 @@ fn definition_failure(path: &Path, error: &formwork_pipeline::DefinitionError) -
         .iter()
         .map(|problem| format!("  at `{}`: {} ({})", problem.pointer, problem.message, problem.code))
         .collect();
-    Failure::Usage(format!("{} is not a form definition:\n{}", path.display(), problems.join("\n")))
+    Failure::Usage(format!(
+        "{} is not a form definition:\n{}",
+        path.display(),
+        problems.join("\n")
+    ))
 }

@@ -37,7 +37,10 @@ pub(crate) fn run(options: &Options, _: &Global) -> Result<(), Failure> {
         loaded.config.log.format = format;
     }
     crate::logging::init(&loaded.config.log).map_err(|error| Failure::Usage(error.to_string()))?;
-    let file = loaded.file.as_ref().map_or_else(|| "none".to_owned(), |file| file.display().to_string());
+    let file = loaded
+        .file
+        .as_ref()
+        .map_or_else(|| "none".to_owned(), |file| file.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = file, "starting");
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

@@ -37,7 +37,9 @@ pub(crate) async fn run(options: &Options, global: &Global) -> Result<(), Failur
     if let Some(key) = &options.idempotency_key {
         request = request.header("idempotency-key", key);
     }
-    let request = request.header("content-type", "application/json").body(read_input(&options.file)?);
+    let request = request
+        .header("content-type", "application/json")
+        .body(read_input(&options.file)?);
     let (_, answer) = client.send(request).await?;
     if global.json {
         print_json(&answer)?;
@@ -50,15 +52,25 @@ pub(crate) async fn run(options: &Options, global: &Global) -> Result<(), Failur
 /// A submission for people.
 fn described(answer: &Value) -> String {
     let mut text = format!("{}  {}\n", cell(answer.get("id")), cell(answer.get("status")));
-    let Some(steps) = answer.get("steps").and_then(Value::as_array) else { return text };
+    let Some(steps) = answer.get("steps").and_then(Value::as_array) else {
+        return text;
+    };
     let mut table = Table::new(&["step", "state", "plugin", "cpu ms", "result"]);
     for step in steps {
         let plugin = step["plugin"].as_object().map_or("-".into(), |plugin| {
             format!("{} {}", cell(plugin.get("name")), cell(plugin.get("version")))
         });
         let cpu = step["cpu_ms"].as_f64().map_or("-".into(), |ms| format!("{ms:.1}"));
-        let result = step["error"]["message"].as_str().map_or_else(|| cell(step.get("output")), str::to_owned);
-        table.row([cell(step.get("name")), cell(step.get("state")), plugin, cpu, shown(&result)]);
+        let result = step["error"]["message"]
+            .as_str()
+            .map_or_else(|| cell(step.get("output")), str::to_owned);
+        table.row([
+            cell(step.get("name")),
+            cell(step.get("state")),
+            plugin,
+            cpu,
+            shown(&result),
+        ]);
     }
     text.push_str(&table.render());
     text

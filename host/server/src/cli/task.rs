@@ -60,7 +60,15 @@ pub(crate) enum PoolCommand {
 pub(crate) async fn run(command: Command, global: &Global) -> Result<(), Failure> {
     let client = Client::new(global)?;
     match command {
-        Command::List { state, pool, form, step, submission, limit, cursor } => {
+        Command::List {
+            state,
+            pool,
+            form,
+            step,
+            submission,
+            limit,
+            cursor,
+        } => {
             let query = [
                 ("state", state),
                 ("pool", pool),
@@ -79,7 +87,9 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<(), Failure
 }
 
 async fn operate(client: &Client, id: &str, operation: &str, global: &Global) -> Result<(), Failure> {
-    let (_, answer) = client.send(client.request(Method::POST, &["tasks", id, operation], &[])).await?;
+    let (_, answer) = client
+        .send(client.request(Method::POST, &["tasks", id, operation], &[]))
+        .await?;
     if global.json {
         print_json(&answer)?;
     } else if answer["cancel_requested"] == true {
@@ -97,10 +107,22 @@ fn list(answer: &Value, global: &Global) -> Result<(), Failure> {
     }
     let mut table = Table::new(&["task", "form", "step", "pool", "state", "attempts", "error"]);
     for task in answer["items"].as_array().into_iter().flatten() {
-        let form = format!("{} v{}", cell(task["form"].get("id")), cell(task["form"].get("version")));
+        let form = format!(
+            "{} v{}",
+            cell(task["form"].get("id")),
+            cell(task["form"].get("version"))
+        );
         let [id, step, pool, state, attempts] =
             ["id", "step", "pool", "state", "attempts"].map(|name| cell(task.get(name)));
-        table.row([id, form, step, pool, state, attempts, cell(task["error"].get("message"))]);
+        table.row([
+            id,
+            form,
+            step,
+            pool,
+            state,
+            attempts,
+            cell(task["error"].get("message")),
+        ]);
     }
     print(&table.render())?;
     if let Some(next) = answer["next"].as_str() {
@@ -115,12 +137,32 @@ fn show(task: &Value, global: &Global) -> Result<(), Failure> {
         return Ok(());
     }
     let mut text = String::new();
-    for name in ["id", "submission", "step", "pool", "state", "attempts", "worker", "cpu_ms", "started_at", "finished_at"] {
+    for name in [
+        "id",
+        "submission",
+        "step",
+        "pool",
+        "state",
+        "attempts",
+        "worker",
+        "cpu_ms",
+        "started_at",
+        "finished_at",
+    ] {
         text.push_str(&format!("{name:<12} {}\n", cell(task.get(name))));
     }
-    text.push_str(&format!("{:<12} {} {}\n", "plugin", cell(task["plugin"].get("name")), cell(task["plugin"].get("version"))));
+    text.push_str(&format!(
+        "{:<12} {} {}\n",
+        "plugin",
+        cell(task["plugin"].get("name")),
+        cell(task["plugin"].get("version"))
+    ));
     if let Some(message) = task["error"]["message"].as_str() {
-        text.push_str(&format!("{:<12} {} ({message})\n", "error", cell(task["error"].get("code"))));
+        text.push_str(&format!(
+            "{:<12} {} ({message})\n",
+            "error",
+            cell(task["error"].get("code"))
+        ));
     }
     text.push_str(&format!("{:<12} {}\n\n", "output", cell(task.get("output"))));
     let mut table = Table::new(&["#", "at", "who", "from", "to", "why"]);
@@ -138,7 +180,16 @@ pub(crate) async fn pools(command: PoolCommand, global: &Global) -> Result<(), F
         print_json(&answer)?;
         return Ok(());
     }
-    let mut table = Table::new(&["pool", "threads", "busy", "available", "running", "retryable", "completed", "dead"]);
+    let mut table = Table::new(&[
+        "pool",
+        "threads",
+        "busy",
+        "available",
+        "running",
+        "retryable",
+        "completed",
+        "dead",
+    ]);
     for pool in answer["items"].as_array().into_iter().flatten() {
         let busy = format!("{:.0}%", pool["busy_ratio"].as_f64().unwrap_or(0.0) * 100.0);
         let count = |name: &str| cell(pool.get(name));

@@ -62,7 +62,10 @@ const GENERATOR: [&str; 4] = [
 /// `FORMWORK_CACHE`, else `.cache/formwork` at home, else here.
 #[must_use]
 pub fn cache_folder(environment: &BTreeMap<String, String>) -> PathBuf {
-    let named = environment.get(CACHE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let named = environment
+        .get(CACHE_VARIABLE)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from);
     let home = || environment.get("HOME").map_or_else(PathBuf::new, PathBuf::from);
     named.unwrap_or_else(|| home().join(".cache/formwork"))
 }

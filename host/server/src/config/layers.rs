@@ -38,13 +38,18 @@ const RESERVED: [&str; 8] = [
 const MAX_TYPING_ERRORS: usize = 4;
 
 pub(super) fn merge_file(effective: &mut Table, path: &Path) -> Result<(), ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     merge_text(effective, &text, path)
 }
 
 pub(super) fn merge_text(effective: &mut Table, text: &str, path: &Path) -> Result<(), ConfigError> {
-    let layer: Table = toml::from_str(text)
-        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string().trim().to_owned() })?;
+    let layer: Table = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        message: error.to_string().trim().to_owned(),
+    })?;
     let known = keys(effective);
     merge(effective, layer, "", &path.display().to_string(), &known)
 }
@@ -56,13 +61,21 @@ fn merge(into: &mut Table, layer: Table, at: &str, from: &str, known: &[String])
         match (into.get_mut(&name), value) {
             (None, value) if open => drop(into.insert(name, value)),
             (None, _) => {
-                return Err(ConfigError::UnknownKey { from: from.into(), nearest: nearest(&key, known), key });
+                return Err(ConfigError::UnknownKey {
+                    from: from.into(),
+                    nearest: nearest(&key, known),
+                    key,
+                });
             }
             (Some(Value::Table(below)), Value::Table(above)) => merge(below, above, &key, from, known)?,
             (Some(below), above) => {
                 if !same_type(below, &above) {
                     let message = format!("must be {}, got {}", named(below), named(&above));
-                    return Err(ConfigError::Value { from: from.into(), key, message });
+                    return Err(ConfigError::Value {
+                        from: from.into(),
+                        key,
+                        message,
+                    });
                 }
                 *below = above;
             }
@@ -79,7 +92,9 @@ pub(super) fn merge_environment(
     let known = keys(effective);
     let mut warnings = Vec::new();
     for (variable, text) in environment {
-        let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
+        let Some(rest) = variable.strip_prefix(PREFIX) else {
+            continue;
+        };
         if RESERVED.contains(&variable.as_str()) && variable != LOG_VARIABLE {
             continue;
         }
@@ -88,20 +103,33 @@ pub(super) fn merge_environment(
             _ => rest.to_lowercase().replace(SEPARATOR, "."),
         };
         let (at, name) = key.rsplit_once('.').unwrap_or(("", &key));
-        let table = if at.is_empty() { Some(&mut *effective) } else { table_at(effective, at) };
+        let table = if at.is_empty() {
+            Some(&mut *effective)
+        } else {
+            table_at(effective, at)
+        };
         let open = OPEN.contains(&at);
         let Some(table) = table.filter(|table| open || table.contains_key(name)) else {
             // Orchestrators put variables such as FORMWORK_SERVICE_HOST into every container beside a service of that
             // name: only what has the form of a nested key is certainly meant for us.
             if !rest.contains(SEPARATOR) {
-                warnings.push(format!("the variable {variable} names no configuration key and is ignored"));
+                warnings.push(format!(
+                    "the variable {variable} names no configuration key and is ignored"
+                ));
                 continue;
             }
-            return Err(ConfigError::UnknownKey { from: variable.clone(), nearest: nearest(&key, &known), key });
+            return Err(ConfigError::UnknownKey {
+                from: variable.clone(),
+                nearest: nearest(&key, &known),
+                key,
+            });
         };
         let list = Value::Array(Vec::new());
-        let value = parse(text, table.get(name).unwrap_or(&list))
-            .map_err(|message| ConfigError::Value { from: variable.clone(), key: key.clone(), message })?;
+        let value = parse(text, table.get(name).unwrap_or(&list)).map_err(|message| ConfigError::Value {
+            from: variable.clone(),
+            key: key.clone(),
+            message,
+        })?;
         table.insert(name.to_owned(), value);
     }
     Ok(warnings)
@@ -117,14 +145,19 @@ fn parse(text: &str, like: &Value) -> Result<Value, String> {
         Value::Boolean(_) => text.trim().parse().map(Value::Boolean).map_err(|_| wrong()),
         _ => {
             let wrapped: Table = toml::from_str(&format!("value = {text}")).map_err(|_| wrong())?;
-            let value = wrapped.into_iter().next().map(|(_, value)| value).filter(|value| same_type(value, like));
+            let value = wrapped
+                .into_iter()
+                .next()
+                .map(|(_, value)| value)
+                .filter(|value| same_type(value, like));
             value.ok_or_else(wrong)
         }
     }
 }
 
 fn table_at<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Table> {
-    path.split('.').try_fold(table, |table, name| table.get_mut(name)?.as_table_mut())
+    path.split('.')
+        .try_fold(table, |table, name| table.get_mut(name)?.as_table_mut())
 }
 
 fn same_type(left: &Value, right: &Value) -> bool {
@@ -160,7 +193,11 @@ fn keys(table: &Table) -> Vec<String> {
 }
 
 fn join(at: &str, name: &str) -> String {
-    if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") }
+    if at.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{at}.{name}")
+    }
 }
 
 /// The known key that is spelt most like this one: compared whole, or by its last part when that exists elsewhere.
@@ -168,7 +205,9 @@ fn nearest(key: &str, known: &[String]) -> Option<String> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
     let elsewhere = known.iter().find(|other| last(other) == last(key));
     let spelt = known.iter().map(|other| (distance(key, other), other)).min();
-    let close = spelt.filter(|(edits, _)| *edits <= MAX_TYPING_ERRORS.min(key.len() / 2)).map(|(_, other)| other);
+    let close = spelt
+        .filter(|(edits, _)| *edits <= MAX_TYPING_ERRORS.min(key.len() / 2))
+        .map(|(_, other)| other);
     close.or(elsewhere).cloned()
 }
 

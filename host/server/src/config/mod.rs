@@ -186,7 +186,10 @@ impl Loaded {
         {
             *token = MASKED.into();
         }
-        let from = self.file.as_ref().map_or("defaults and environment".to_owned(), |file| file.display().to_string());
+        let from = self
+            .file
+            .as_ref()
+            .map_or("defaults and environment".to_owned(), |file| file.display().to_string());
         let text = toml::to_string_pretty(&table).unwrap_or_else(|error| format!("# not printable: {error}\n"));
         format!("# effective configuration, from {from}\n{text}")
     }
@@ -198,7 +201,10 @@ impl Loaded {
 /// # Errors
 /// See [`ConfigError`].
 pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
-    load_with(file, std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))))
+    load_with(
+        file,
+        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))),
+    )
 }
 
 /// [`load`] with another environment.
@@ -212,7 +218,9 @@ pub fn load_with(
     let environment: BTreeMap<String, String> = environment.into_iter().collect();
     let cache = defaults::cache_folder(&environment);
     let mut effective = defaults::table(&cache)?;
-    let file = file.map(Path::to_owned).or_else(|| environment.get(FILE_VARIABLE).map(PathBuf::from));
+    let file = file
+        .map(Path::to_owned)
+        .or_else(|| environment.get(FILE_VARIABLE).map(PathBuf::from));
     let file = file.or_else(|| Path::new(FILE).is_file().then(|| PathBuf::from(FILE)));
     if let Some(path) = &file {
         layers::merge_file(&mut effective, path)?;
@@ -227,7 +235,12 @@ pub fn load_with(
             config.http.listen
         ));
     }
-    Ok(Loaded { config, file, warnings, effective })
+    Ok(Loaded {
+        config,
+        file,
+        warnings,
+        effective,
+    })
 }
 
 /// A configuration of defaults and these changes, for programs that wire the product themselves.
@@ -235,8 +248,9 @@ pub fn load_with(
 /// # Errors
 /// See [`ConfigError`].
 pub fn from_toml(changes: &str) -> Result<Config, ConfigError> {
-    let environment: BTreeMap<String, String> =
-        std::env::vars().filter(|(key, _)| key == defaults::CACHE_VARIABLE || key == "HOME").collect();
+    let environment: BTreeMap<String, String> = std::env::vars()
+        .filter(|(key, _)| key == defaults::CACHE_VARIABLE || key == "HOME")
+        .collect();
     let mut effective = defaults::table(&defaults::cache_folder(&environment))?;
     layers::merge_text(&mut effective, changes, Path::new("changes"))?;
     let config = typed(&effective)?;
@@ -260,13 +274,19 @@ fn typed(effective: &toml::Table) -> Result<Config, ConfigError> {
 }
 
 fn read_token(effective: &mut toml::Table) -> Result<(), ConfigError> {
-    let Some(http) = effective.get_mut("http").and_then(toml::Value::as_table_mut) else { return Ok(()) };
+    let Some(http) = effective.get_mut("http").and_then(toml::Value::as_table_mut) else {
+        return Ok(());
+    };
     let text = |table: &toml::Table, key: &str| table.get(key).and_then(toml::Value::as_str).unwrap_or("").to_owned();
     let file = text(http, "token_file");
     if file.is_empty() {
         return Ok(());
     }
-    let wrong = |message: String| ConfigError::Value { from: "configuration".into(), key: "http.token_file".into(), message };
+    let wrong = |message: String| ConfigError::Value {
+        from: "configuration".into(),
+        key: "http.token_file".into(),
+        message,
+    };
     if !text(http, "token").is_empty() {
         return Err(wrong("http.token is set too, keep one of them".into()));
     }
@@ -281,10 +301,17 @@ fn read_token(effective: &mut toml::Table) -> Result<(), ConfigError> {
 /// Checks what types cannot say.
 fn check(config: &Config) -> Result<(), ConfigError> {
     let wrong = |key: &str, message: String| {
-        Err(ConfigError::Value { from: "configuration".into(), key: key.into(), message })
+        Err(ConfigError::Value {
+            from: "configuration".into(),
+            key: key.into(),
+            message,
+        })
     };
     if !(1..=MAX_JSON_DEPTH).contains(&config.http.json_depth) {
-        return wrong("http.json_depth", format!("must be 1 to {MAX_JSON_DEPTH}, got {}", config.http.json_depth));
+        return wrong(
+            "http.json_depth",
+            format!("must be 1 to {MAX_JSON_DEPTH}, got {}", config.http.json_depth),
+        );
     }
     let positive = [
         ("http.body_limit_bytes", config.http.body_limit_bytes),
@@ -299,7 +326,10 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         return wrong("http.request_timeout_ms", "must be at least 1".into());
     }
     if let Err(error) = config.pools.check() {
-        return wrong(&format!("pools.{}", error.option), format!("must be {}, got {}", error.expected, error.value));
+        return wrong(
+            &format!("pools.{}", error.option),
+            format!("must be {}, got {}", error.expected, error.value),
+        );
     }
     StoreUrl::parse(&config.store).map_err(|message| ConfigError::Value {
         from: "configuration".into(),
@@ -325,17 +355,29 @@ impl StoreUrl {
     /// What is wrong, for a person.
     pub fn parse(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix("sqlite:") else {
-            return Err(format!("`{text}` must be `sqlite:PATH`, for example `{}`", defaults::STORE));
+            return Err(format!(
+                "`{text}` must be `sqlite:PATH`, for example `{}`",
+                defaults::STORE
+            ));
         };
-        let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+        let (path, query) = rest
+            .split_once('?')
+            .map_or((rest, None), |(path, query)| (path, Some(query)));
         if path.is_empty() {
             return Err(format!("`{text}` names no file"));
         }
         let interval = match query {
             None | Some("durability=sync") => false,
             Some("durability=interval") => true,
-            Some(other) => return Err(format!("unknown option `{other}`, expected durability=sync or durability=interval")),
+            Some(other) => {
+                return Err(format!(
+                    "unknown option `{other}`, expected durability=sync or durability=interval"
+                ));
+            }
         };
-        Ok(Self { path: path.into(), interval })
+        Ok(Self {
+            path: path.into(),
+            interval,
+        })
     }
 }

@@ -12,7 +12,7 @@ use crate::clock::rfc3339;
 
 /// A form and its version.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct FormRef {
+pub(crate) struct FormRef {
     /// The form's id.
     #[schema(example = "support-request")]
     pub id: String,
@@ -23,7 +23,7 @@ pub struct FormRef {
 
 /// A form version without its definition.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct FormHead {
+pub(crate) struct FormHead {
     /// The form's id.
     #[schema(example = "support-request")]
     pub id: String,
@@ -39,7 +39,7 @@ pub struct FormHead {
 
 /// A form version.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct FormAnswer {
+pub(crate) struct FormAnswer {
     /// All but the definition.
     #[serde(flatten)]
     pub head: FormHead,
@@ -50,7 +50,7 @@ pub struct FormAnswer {
 
 /// What became of a published form.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Published {
+pub(crate) struct Published {
     /// The form's id.
     #[schema(example = "support-request")]
     pub id: String,
@@ -67,7 +67,7 @@ pub struct Published {
 
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct List<T> {
+pub(crate) struct List<T> {
     /// The items.
     pub items: Vec<T>,
     /// The `cursor` of the next page; null on the last one.
@@ -76,7 +76,7 @@ pub struct List<T> {
 
 /// A plugin version.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct PluginAnswer {
+pub(crate) struct PluginAnswer {
     /// Its name.
     #[schema(example = "validate")]
     pub name: String,
@@ -89,7 +89,7 @@ pub struct PluginAnswer {
 
 /// A model version.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ModelAnswer {
+pub(crate) struct ModelAnswer {
     /// Its name.
     #[schema(example = "encoder")]
     pub name: String,
@@ -101,7 +101,7 @@ pub struct ModelAnswer {
 
 /// Why something failed.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ErrorAnswer {
+pub(crate) struct ErrorAnswer {
     /// A stable code.
     #[schema(example = "limit-cpu")]
     pub code: String,
@@ -111,7 +111,7 @@ pub struct ErrorAnswer {
 
 /// A submission that was recorded and is being worked on.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The submission's id.
     #[schema(example = "01KF0Q6V7W5Z1M4B9N8D3R2T6X")]
     pub id: String,
@@ -129,7 +129,7 @@ pub struct Accepted {
 
 /// A submission without data and steps.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SubmissionHead {
+pub(crate) struct SubmissionHead {
     /// Its id.
     #[schema(example = "01KF0Q6V7W5Z1M4B9N8D3R2T6X")]
     pub id: String,
@@ -148,7 +148,7 @@ pub struct SubmissionHead {
 
 /// A submission with its results.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SubmissionAnswer {
+pub(crate) struct SubmissionAnswer {
     /// All but data and steps.
     #[serde(flatten)]
     pub head: SubmissionHead,
@@ -161,7 +161,7 @@ pub struct SubmissionAnswer {
 
 /// One step of a submission.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct StepAnswer {
+pub(crate) struct StepAnswer {
     /// The step's name.
     #[schema(example = "intent")]
     pub name: String,
@@ -191,7 +191,7 @@ pub struct StepAnswer {
 
 /// A task without its output.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct TaskHead {
+pub(crate) struct TaskHead {
     /// Its id.
     #[schema(example = "01KF0Q6V7W5Z1M4B9N8D3R2T6X-0")]
     pub id: String,
@@ -233,7 +233,7 @@ pub struct TaskHead {
 
 /// A task with its output and history.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct TaskAnswer {
+pub(crate) struct TaskAnswer {
     /// All but output and history.
     #[serde(flatten)]
     pub head: TaskHead,
@@ -252,7 +252,7 @@ pub struct TaskAnswer {
 
 /// One line of a task's history.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct EventAnswer {
+pub(crate) struct EventAnswer {
     /// Its number within the task, from 1.
     pub sequence: u32,
     /// When.
@@ -277,7 +277,12 @@ pub(crate) fn raw(text: &str) -> Box<RawValue> {
 
 impl From<FormSummary> for FormHead {
     fn from(form: FormSummary) -> Self {
-        Self { id: form.id, version: form.version, digest: form.digest, created_at: rfc3339(form.created_at) }
+        Self {
+            id: form.id,
+            version: form.version,
+            digest: form.digest,
+            created_at: rfc3339(form.created_at),
+        }
     }
 }
 
@@ -285,19 +290,35 @@ impl From<FormVersion> for FormAnswer {
     fn from(form: FormVersion) -> Self {
         let definition = raw(&form.definition);
         let created_at = rfc3339(form.created_at);
-        Self { head: FormHead { id: form.id, version: form.version, digest: form.digest, created_at }, definition }
+        Self {
+            head: FormHead {
+                id: form.id,
+                version: form.version,
+                digest: form.digest,
+                created_at,
+            },
+            definition,
+        }
     }
 }
 
 impl From<PluginRef> for PluginAnswer {
     fn from(plugin: PluginRef) -> Self {
-        Self { name: plugin.name, version: plugin.version, digest: plugin.digest }
+        Self {
+            name: plugin.name,
+            version: plugin.version,
+            digest: plugin.digest,
+        }
     }
 }
 
 impl From<ModelRef> for ModelAnswer {
     fn from(model: ModelRef) -> Self {
-        Self { name: model.name, version: model.version, sha256: model.sha256 }
+        Self {
+            name: model.name,
+            version: model.version,
+            sha256: model.sha256,
+        }
     }
 }
 
@@ -305,7 +326,10 @@ impl From<SubmissionSummary> for SubmissionHead {
     fn from(summary: SubmissionSummary) -> Self {
         Self {
             id: summary.id.to_string(),
-            form: FormRef { id: summary.form, version: summary.form_version },
+            form: FormRef {
+                id: summary.form,
+                version: summary.form_version,
+            },
             status: summary.status.to_string(),
             submitted_at: rfc3339(summary.submitted_at),
             settled_at: summary.settled_at.map(rfc3339),
@@ -319,7 +343,10 @@ impl From<SubmissionSummary> for Accepted {
         Self {
             id: summary.id.to_string(),
             location: format!("/v1/submissions/{}", summary.id),
-            form: FormRef { id: summary.form, version: summary.form_version },
+            form: FormRef {
+                id: summary.form,
+                version: summary.form_version,
+            },
             status: summary.status.to_string(),
             correlation_id: summary.correlation_id,
         }
@@ -331,14 +358,21 @@ pub(crate) fn submission(view: SubmissionView, form: &Pipeline) -> SubmissionAns
     let settled = view.summary.status.is_settled();
     let mut tasks = view.tasks;
     let steps = form.definition().pipeline.iter().map(|step| {
-        let task = tasks.iter().position(|task| task.summary.step == step.name).map(|index| tasks.swap_remove(index));
+        let task = tasks
+            .iter()
+            .position(|task| task.summary.step == step.name)
+            .map(|index| tasks.swap_remove(index));
         match task {
             Some(task) => StepAnswer::from(task),
             None => StepAnswer::without_task(&step.name, if settled { "skipped" } else { "waiting" }),
         }
     });
     let steps = steps.collect();
-    SubmissionAnswer { head: view.summary.into(), data: raw(&view.data), steps }
+    SubmissionAnswer {
+        head: view.summary.into(),
+        data: raw(&view.data),
+        steps,
+    }
 }
 
 impl StepAnswer {
@@ -361,13 +395,18 @@ impl StepAnswer {
 
 fn error(task: &TaskSummary) -> Option<ErrorAnswer> {
     let error = task.error.clone()?;
-    Some(ErrorAnswer { code: error.code, message: error.message })
+    Some(ErrorAnswer {
+        code: error.code,
+        message: error.message,
+    })
 }
 
 impl From<TaskView> for StepAnswer {
     fn from(task: TaskView) -> Self {
         let error = error(&task.summary);
-        let (plugin, models) = task.provenance.map_or((None, Vec::new()), |from| (Some(from.plugin), from.models));
+        let (plugin, models) = task
+            .provenance
+            .map_or((None, Vec::new()), |from| (Some(from.plugin), from.models));
         Self {
             task: Some(task.summary.id.to_string()),
             name: task.summary.step,
@@ -390,7 +429,10 @@ impl From<TaskSummary> for TaskHead {
         Self {
             id: task.id.to_string(),
             submission: task.submission.to_string(),
-            form: FormRef { id: task.form, version: task.form_version },
+            form: FormRef {
+                id: task.form,
+                version: task.form_version,
+            },
             step: task.step,
             pool: task.pool.to_string(),
             priority: task.priority.level(),
@@ -412,7 +454,9 @@ impl From<TaskSummary> for TaskHead {
 
 /// A task with its history.
 pub(crate) fn task(view: TaskView, history: Vec<TaskEvent>) -> TaskAnswer {
-    let (plugin, models) = view.provenance.map_or((None, Vec::new()), |from| (Some(from.plugin), from.models));
+    let (plugin, models) = view
+        .provenance
+        .map_or((None, Vec::new()), |from| (Some(from.plugin), from.models));
     TaskAnswer {
         head: view.summary.into(),
         plugin: plugin.map(PluginAnswer::from),

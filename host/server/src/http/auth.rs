@@ -15,8 +15,13 @@ pub(crate) async fn layer(State(app): State<App>, request: Request, next: Next) 
     if app.http.token.is_empty() || !request.uri().path().starts_with(PROTECTED) {
         return next.run(request).await;
     }
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let given = given
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     match given {
         Some((_, token)) if same(token.trim(), &app.http.token) => next.run(request).await,
         Some(_) => Problem::new(Code::Unauthorized, "the bearer token is wrong").into_response(),

@@ -26,7 +26,10 @@ pub struct CorrelationId(pub String);
 
 impl CorrelationId {
     fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(HEADER).and_then(|value| value.to_str().ok()).filter(|id| acceptable(id));
+        let given = headers
+            .get(HEADER)
+            .and_then(|value| value.to_str().ok())
+            .filter(|id| acceptable(id));
         Self(given.map_or_else(|| ulid::Ulid::generate().to_string(), str::to_owned))
     }
 }
@@ -42,7 +45,11 @@ pub async fn layer(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = CorrelationId::of(request.headers());
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("none", MatchedPath::as_str)
+        .to_owned();
     let span = tracing::info_span!("request", correlation_id = %id.0, %method, path = %request.uri().path());
     request.extensions_mut().insert(id.clone());
     let in_flight = metrics::InFlight::begin();
@@ -52,7 +59,9 @@ pub async fn layer(mut request: Request, next: Next) -> Response {
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(HEADER, value);
     }
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let (status, elapsed) = (response.status(), started.elapsed());
     metrics::observe(&method, &route, status, elapsed);
     span.in_scope(|| {
@@ -73,9 +82,11 @@ fn finish(mut response: Response, correlation_id: &str) -> Response {
         return problem.render(correlation_id);
     }
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let allow = response.headers().get(header::ALLOW).cloned();
-        let allowed = allow.as_ref().and_then(|value| value.to_str().ok()).unwrap_or("other methods").replace(',', ", ");
-        let problem = Problem::new(Code::MethodNotAllowed, format!("this path takes {allowed}")).allowing(allow);
+        // The framework adds the `Allow` header after this layer.
+        let problem = Problem::new(
+            Code::MethodNotAllowed,
+            "the `allow` header has the methods that this path takes",
+        );
         return problem.render(correlation_id);
     }
     response

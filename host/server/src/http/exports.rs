@@ -48,8 +48,16 @@ pub(crate) async fn get(
     let begin = frame(&app, &pipeline, &step, Frame::Begin, &correlation).await?;
     let (media_type, extension) = media_type(&format);
     let name = format!("{}-v{}-{step}.{extension}", id.0, pipeline.version());
-    let source = Source { app, pipeline, step, correlation, form: id.0 };
-    let body = Body::from_stream(stream::try_unfold((source, Next::Bytes(begin)), |(source, next)| source.step(next)));
+    let source = Source {
+        app,
+        pipeline,
+        step,
+        correlation,
+        form: id.0,
+    };
+    let body = Body::from_stream(stream::try_unfold((source, Next::Bytes(begin)), |(source, next)| {
+        source.step(next)
+    }));
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -63,17 +71,33 @@ pub(crate) async fn get(
 /// The export step's format, or the problem that names those there are.
 fn exporter_format(app: &App, pipeline: &Pipeline, step: &str) -> Result<String, Problem> {
     let exports = |plugin: &str| {
-        app.catalog.resolve(plugin).is_ok_and(|plugin| plugin.manifest().kind == Kind::Exporter)
+        app.catalog
+            .resolve(plugin)
+            .is_ok_and(|plugin| plugin.manifest().kind == Kind::Exporter)
     };
     let steps = &pipeline.definition().pipeline;
-    if let Some(found) = steps.iter().find(|candidate| candidate.name == step && exports(&candidate.plugin)) {
+    if let Some(found) = steps
+        .iter()
+        .find(|candidate| candidate.name == step && exports(&candidate.plugin))
+    {
         let format = found.settings.get("format").and_then(Value::as_str);
         return Ok(format.unwrap_or(DEFAULT_FORMAT).to_owned());
     }
-    let known: Vec<&str> = steps.iter().filter(|step| exports(&step.plugin)).map(|step| step.name.as_str()).collect();
-    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    let known: Vec<&str> = steps
+        .iter()
+        .filter(|step| exports(&step.plugin))
+        .map(|step| step.name.as_str())
+        .collect();
+    let known = if known.is_empty() {
+        "none".to_owned()
+    } else {
+        known.join(", ")
+    };
     let shown: String = step.chars().take(formwork_tasks::pipeline::MAX_NAME_LENGTH).collect();
-    Err(Problem::new(Code::UnknownStep, format!("no export step `{}` (export steps: {known})", shown.escape_debug())))
+    Err(Problem::new(
+        Code::UnknownStep,
+        format!("no export step `{}` (export steps: {known})", shown.escape_debug()),
+    ))
 }
 
 fn media_type(format: &str) -> (&'static str, &'static str) {
@@ -103,7 +127,11 @@ async fn frame(
     let work = move || async move { pipeline.export_frame(&catalog, &step, frame, context).await };
     let made = app.scheduler.lane(Pool::Default).spawn(work).await.map_err(lane)?;
     made.map_err(|error| {
-        let code = if error.retryable() { Code::Unavailable } else { Code::PluginFailed };
+        let code = if error.retryable() {
+            Code::Unavailable
+        } else {
+            Code::PluginFailed
+        };
         Problem::new(code, format!("step {named}: {error}")).with("error", error.code())
     })
 }
@@ -137,7 +165,11 @@ impl Source {
             Next::Bytes(bytes) => (bytes, Next::Chunks(0)),
             Next::Chunks(after) => {
                 let version = self.pipeline.version();
-                let rows = self.app.store.export_chunks(&self.form, version, &self.step, after, PAGE_CHUNKS).await;
+                let rows = self
+                    .app
+                    .store
+                    .export_chunks(&self.form, version, &self.step, after, PAGE_CHUNKS)
+                    .await;
                 let rows = rows.map_err(std::io::Error::other)?;
                 match rows.last().map(|row| row.sequence) {
                     Some(last) => (rows.into_iter().flat_map(|row| row.bytes).collect(), Next::Chunks(last)),
@@ -146,7 +178,10 @@ impl Source {
             }
             Next::End => {
                 let end = frame(&self.app, &self.pipeline, &self.step, Frame::End, &self.correlation).await;
-                (end.map_err(|problem| std::io::Error::other(problem.code().as_str()))?, Next::Done)
+                (
+                    end.map_err(|problem| std::io::Error::other(problem.code().as_str()))?,
+                    Next::Done,
+                )
             }
             Next::Done => return Ok(None),
         };

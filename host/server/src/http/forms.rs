@@ -52,13 +52,21 @@ pub(crate) async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     let id = FormId::try_new(id)?;
-    let limits = Limits { bytes: app.http.definition_limit_bytes, depth: app.http.json_depth };
+    let limits = Limits {
+        bytes: app.http.definition_limit_bytes,
+        depth: app.http.json_depth,
+    };
     let text = json_body::read(&headers, body, limits).await?;
     let definition = Arc::new(FormDefinition::parse(text.as_bytes()).map_err(invalid)?);
     let steps = check(&app, &id, Arc::clone(&definition), &correlation).await?;
     let digest = definition.digest();
     let title = definition.title.clone();
-    let form = NewForm { id: id.0.clone(), definition: text, digest: digest.clone(), steps };
+    let form = NewForm {
+        id: id.0.clone(),
+        definition: text,
+        digest: digest.clone(),
+        steps,
+    };
     let (version, created) = match app.store.put_form(form, clock::now()).await? {
         PutForm::Created(version) => (version, true),
         PutForm::Unchanged(version) => (version, false),
@@ -67,7 +75,17 @@ pub(crate) async fn put(
     tracing::info!(form = id.0, version, created, "form published");
     let location = format!("/v1/forms/{}/versions/{version}", id.0);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = (status, Json(Published { id: id.0, version, title, created, digest })).into_response();
+    let mut response = (
+        status,
+        Json(Published {
+            id: id.0,
+            version,
+            title,
+            created,
+            digest,
+        }),
+    )
+        .into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -85,7 +103,10 @@ async fn check(
     let steps = pipeline.steps(&app.catalog).map_err(invalid)?;
     let context = call_context(app, correlation);
     let catalog = app.catalog.clone();
-    let checked = app.scheduler.lane(Pool::High).spawn(move || async move { pipeline.check(&catalog, &context).await });
+    let checked = app
+        .scheduler
+        .lane(Pool::High)
+        .spawn(move || async move { pipeline.check(&catalog, &context).await });
     checked.await.map_err(lane)?.map_err(invalid)?;
     Ok(steps)
 }
@@ -124,7 +145,11 @@ fn invalid(error: DefinitionError) -> Problem {
 pub(crate) async fn list(State(app): State<App>, InQuery(query): InQuery<PageQuery>) -> Result<Response, Problem> {
     let forms = app.store.forms(page(query.limit, query.cursor)?).await?;
     let items = forms.items.into_iter().map(FormHead::from).collect();
-    Ok(Json(List { items, next: forms.next }).into_response())
+    Ok(Json(List {
+        items,
+        next: forms.next,
+    })
+    .into_response())
 }
 
 /// The latest version of a form.
@@ -228,7 +253,10 @@ pub(crate) async fn validate(
     body: Body,
 ) -> Result<Json<Validation>, Problem> {
     let id = FormId::try_new(id)?;
-    let limits = Limits { bytes: app.http.body_limit_bytes, depth: app.http.json_depth };
+    let limits = Limits {
+        bytes: app.http.body_limit_bytes,
+        depth: app.http.json_depth,
+    };
     let data = json_body::read(&headers, body, limits).await?;
     let pipeline = app.form(&id, query.version).await?;
     let submission = SubmissionInput {
@@ -239,7 +267,10 @@ pub(crate) async fn validate(
     };
     let context = call_context(&app, &correlation);
     let catalog = app.catalog.clone();
-    let form = FormRef { id: id.0, version: pipeline.version() };
+    let form = FormRef {
+        id: id.0,
+        version: pipeline.version(),
+    };
     let work = app.scheduler.lane(Pool::High).spawn(move || async move {
         let mut submission = submission;
         let mut steps = Vec::new();
@@ -248,7 +279,9 @@ pub(crate) async fn validate(
             if !matches!(kind, Ok(Kind::Validator)) {
                 continue;
             }
-            let done = pipeline.run_step(&catalog, &step.name, &submission, context.clone()).await;
+            let done = pipeline
+                .run_step(&catalog, &step.name, &submission, context.clone())
+                .await;
             match (done.report.result, done.plugin) {
                 (Ok(output), Some(plugin)) => {
                     submission.results.push((step.name.clone(), output.json.to_string()));
@@ -258,14 +291,30 @@ pub(crate) async fn validate(
                         digest: plugin.digest,
                     };
                     let cpu_ms = done.report.usage.cpu.as_secs_f64() * 1e3;
-                    steps.push((output.rejected, ValidatedStep { name: step.name.clone(), plugin, cpu_ms, output: output.json }));
+                    steps.push((
+                        output.rejected,
+                        ValidatedStep {
+                            name: step.name.clone(),
+                            plugin,
+                            cpu_ms,
+                            output: output.json,
+                        },
+                    ));
                 }
                 (Ok(_), None) => {
                     let error = CallError::Host("a result without a plugin".into());
-                    return Err(NoAnswer { step: step.name.clone(), plugin: None, error });
+                    return Err(NoAnswer {
+                        step: step.name.clone(),
+                        plugin: None,
+                        error,
+                    });
                 }
                 (Err(error), plugin) => {
-                    return Err(NoAnswer { step: step.name.clone(), plugin: plugin.map(|plugin| plugin.name), error });
+                    return Err(NoAnswer {
+                        step: step.name.clone(),
+                        plugin: plugin.map(|plugin| plugin.name),
+                        error,
+                    });
                 }
             }
         }
@@ -276,13 +325,22 @@ pub(crate) async fn validate(
     let steps: Vec<ValidatedStep> = steps.into_iter().map(|(_, step)| step).collect();
     let findings = steps.iter().filter_map(|step| step.output.get("findings")?.as_array());
     let findings = findings.flatten().cloned().collect();
-    Ok(Json(Validation { valid, form, findings, steps }))
+    Ok(Json(Validation {
+        valid,
+        form,
+        findings,
+        steps,
+    }))
 }
 
 fn no_answer(failed: NoAnswer) -> Problem {
     let NoAnswer { step, plugin, error } = failed;
     let plugin = plugin.unwrap_or_else(|| "unknown".to_owned());
-    let code = if error.retryable() { Code::Unavailable } else { Code::PluginFailed };
+    let code = if error.retryable() {
+        Code::Unavailable
+    } else {
+        Code::PluginFailed
+    };
     tracing::warn!(step, plugin, %error, "validation failed to run");
     Problem::new(code, format!("step {step}: plugin {plugin}: {error}")).with("error", error.code())
 }

@@ -16,7 +16,7 @@ use super::state::App;
 /// Whether the server can do its work.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Readiness {
-    /// Whether everything below is.
+    /// Whether everything below that is required is.
     ready: bool,
     /// Each part.
     checks: Vec<Check>,
@@ -30,13 +30,20 @@ pub(crate) struct Check {
     name: String,
     /// Whether it can.
     ready: bool,
+    /// Whether the server is not ready without it. A plugin that was refused is not: the others serve.
+    required: bool,
     /// Why not.
     reason: Option<String>,
 }
 
 impl Check {
     fn new(name: impl Into<String>, reason: Option<String>) -> Self {
-        Self { name: name.into(), ready: reason.is_none(), reason }
+        Self {
+            name: name.into(),
+            ready: reason.is_none(),
+            required: true,
+            reason,
+        }
     }
 }
 
@@ -68,18 +75,34 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
         };
         checks.push(Check::new(format!("model:{}", model.id.name), reason));
     }
-    let none = app.catalog.list().is_empty().then(|| "no plugin is installed, run `make build`".to_owned());
+    let none = app
+        .catalog
+        .list()
+        .is_empty()
+        .then(|| "no plugin is installed, run `make build`".to_owned());
     checks.push(Check::new("plugins", none));
     for refused in app.refused.iter() {
-        checks.push(Check::new(format!("plugin:{}", file_name(&refused.file)), Some(refused.error.to_string())));
+        let check = Check::new(
+            format!("plugin:{}", file_name(&refused.file)),
+            Some(refused.error.to_string()),
+        );
+        checks.push(Check {
+            required: false,
+            ..check
+        });
     }
-    let ready = checks.iter().all(|check| check.ready);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let ready = checks.iter().all(|check| check.ready || !check.required);
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(Readiness { ready, checks })).into_response()
 }
 
 fn file_name(path: &std::path::Path) -> String {
-    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    path.file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// What is served here.
@@ -139,5 +162,6 @@ pub(crate) async fn problems() -> Json<Vec<CodeAnswer>> {
         (status = 404, description = "`not-found`", body = ProblemDocument)))]
 pub(crate) async fn problem(InPath(name): InPath<String>) -> Result<Json<CodeAnswer>, Problem> {
     let code = Code::ALL.iter().copied().find(|code| code.as_str() == name);
-    code.map(|code| Json(code.into())).ok_or_else(|| Problem::new(Code::NotFound, "no such error code, see /problems"))
+    code.map(|code| Json(code.into()))
+        .ok_or_else(|| Problem::new(Code::NotFound, "no such error code, see /problems"))
 }

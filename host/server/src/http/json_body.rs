@@ -52,18 +52,28 @@ pub async fn read(headers: &HeaderMap, body: Body, limits: Limits) -> Result<Str
 pub fn check(text: &str, max_depth: usize) -> Result<(), Problem> {
     if let Some(byte) = too_deep(text.as_bytes(), max_depth) {
         let detail = format!("nested deeper than {max_depth} levels at byte {byte}");
-        return Err(Problem::new(Code::JsonTooDeep, detail).with("limit", max_depth).with("byte", byte));
+        return Err(Problem::new(Code::JsonTooDeep, detail)
+            .with("limit", max_depth)
+            .with("byte", byte));
     }
     let mut duplicate = None;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let unique = Unique { pointer: &mut String::new(), duplicate: &mut duplicate };
+    let unique = Unique {
+        pointer: &mut String::new(),
+        duplicate: &mut duplicate,
+    };
     match unique.deserialize(&mut deserializer).and_then(|()| deserializer.end()) {
         Ok(()) => Ok(()),
         Err(error) => {
             let (line, column) = (error.line(), error.column());
             if let Some(pointer) = duplicate {
-                let message = format!("the key `{pointer}` is there twice, the second time at line {line} column {column}");
-                let place = Place { pointer, code: "duplicate-key".into(), message: message.clone() };
+                let message =
+                    format!("the key `{pointer}` is there twice, the second time at line {line} column {column}");
+                let place = Place {
+                    pointer,
+                    code: "duplicate-key".into(),
+                    message: message.clone(),
+                };
                 return Err(Problem::new(Code::DuplicateKey, message).places(vec![place]));
             }
             Err(malformed(error.to_string()).with("line", line).with("column", column))
@@ -77,25 +87,35 @@ fn malformed(detail: String) -> Problem {
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     let refuse = |detail: String| Err(Problem::new(Code::UnsupportedMediaType, detail));
-    let text = |name| headers.get(name).map(|value: &header::HeaderValue| String::from_utf8_lossy(value.as_bytes()));
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value: &header::HeaderValue| String::from_utf8_lossy(value.as_bytes()))
+    };
     let Some(media_type) = text(header::CONTENT_TYPE) else {
         return refuse("no content-type header, send `content-type: application/json`".into());
     };
     let essence = media_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
     if !json {
-        return refuse(format!("content-type is `{}`, send `application/json`", essence.escape_debug()));
+        return refuse(format!(
+            "content-type is `{}`, send `application/json`",
+            essence.escape_debug()
+        ));
     }
     match text(header::CONTENT_ENCODING) {
-        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => {
-            refuse(format!("content-encoding `{}` is not supported, send the body as it is", encoding.escape_debug()))
-        }
+        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => refuse(format!(
+            "content-encoding `{}` is not supported, send the body as it is",
+            encoding.escape_debug()
+        )),
         _ => Ok(()),
     }
 }
 
 async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let limit_wide = limit as u64;
     let discard = limit_wide.saturating_mul(DISCARD_FACTOR);
     if announced.is_some_and(|length| length > discard) {
@@ -114,7 +134,11 @@ async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8
             bytes.extend_from_slice(&chunk);
         }
     }
-    if received > limit_wide { Err(too_large(limit)) } else { Ok(bytes) }
+    if received > limit_wide {
+        Err(too_large(limit))
+    } else {
+        Ok(bytes)
+    }
 }
 
 fn too_large(limit: usize) -> Problem {
@@ -166,7 +190,10 @@ impl Unique<'_> {
         let length = self.pointer.len();
         self.pointer.push('/');
         self.pointer.push_str(&token.replace('~', "~0").replace('/', "~1"));
-        let result = walk(Unique { pointer: self.pointer, duplicate: self.duplicate });
+        let result = walk(Unique {
+            pointer: self.pointer,
+            duplicate: self.duplicate,
+        });
         self.pointer.truncate(length);
         result
     }
@@ -213,7 +240,10 @@ impl<'de> Visitor<'de> for Unique<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
         let mut index = 0_usize;
-        while self.inside(&index.to_string(), |item| items.next_element_seed(item))?.is_some() {
+        while self
+            .inside(&index.to_string(), |item| items.next_element_seed(item))?
+            .is_some()
+        {
             index += 1;
         }
         Ok(())
@@ -275,14 +305,31 @@ mod tests {
 
     #[test]
     fn documents_pass_whatever_their_shape() {
-        for text in ["null", "-1.5e3", "\"[[[\"", "[]", "{\"a\":{\"a\":[{\"a\":1},{\"a\":2}]}}", " {\"\\u0061\":1} "] {
+        for text in [
+            "null",
+            "-1.5e3",
+            "\"[[[\"",
+            "[]",
+            "{\"a\":{\"a\":[{\"a\":1},{\"a\":2}]}}",
+            " {\"\\u0061\":1} ",
+        ] {
             assert_eq!(code(text), None, "{text}");
         }
     }
 
     #[test]
     fn faults_are_told_apart() {
-        for text in ["", "{", "{\"a\":1,}", "[1] 2", "{'a':1}", "\"\\ud800\"", "1e999", "\u{feff}{}", "nul"] {
+        for text in [
+            "",
+            "{",
+            "{\"a\":1,}",
+            "[1] 2",
+            "{'a':1}",
+            "\"\\ud800\"",
+            "1e999",
+            "\u{feff}{}",
+            "nul",
+        ] {
             assert_eq!(code(text), Some(Code::MalformedJson), "{text:?}");
         }
         assert_eq!(code("{\"a\":1,\"\\u0061\":2}"), Some(Code::DuplicateKey));

@@ -45,7 +45,12 @@ pub async fn listen(address: SocketAddr, max_connections: usize, router: Router)
     let listener = TcpListener::bind(address).await?;
     let (alive, ended) = mpsc::channel(1);
     let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
-    let listening = Listening { address: listener.local_addr()?, stop: stop.clone(), abort: abort.clone(), ended };
+    let listening = Listening {
+        address: listener.local_addr()?,
+        stop: stop.clone(),
+        abort: abort.clone(),
+        ended,
+    };
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(max_connections));
         loop {

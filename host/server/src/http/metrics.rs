@@ -12,7 +12,9 @@ use prometheus::{
 use super::problem::Problem;
 
 /// Seconds; from a cached answer to the longest wait.
-const BUCKETS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+const BUCKETS: [f64; 14] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+];
 
 /// Bytes of a memory page on every machine this builds for (x86-64, aarch64 with default kernels).
 const PAGE_BYTES: u64 = 4_096;
@@ -21,17 +23,26 @@ const PAGE_BYTES: u64 = 4_096;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 static REQUESTS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
-    let opts = Opts::new("formwork_http_requests_total", "Requests answered, by method, route and status.");
+    let opts = Opts::new(
+        "formwork_http_requests_total",
+        "Requests answered, by method, route and status.",
+    );
     register(IntCounterVec::new(opts, &["method", "route", "status"]))
 });
 
 static SECONDS: LazyLock<Option<HistogramVec>> = LazyLock::new(|| {
-    let opts = HistogramOpts::new("formwork_http_request_duration_seconds", "Time from the head of a request to the head of its answer.");
+    let opts = HistogramOpts::new(
+        "formwork_http_request_duration_seconds",
+        "Time from the head of a request to the head of its answer.",
+    );
     register(HistogramVec::new(opts.buckets(BUCKETS.to_vec()), &["method", "route"]))
 });
 
 static IN_FLIGHT: LazyLock<Option<IntGauge>> = LazyLock::new(|| {
-    register(IntGauge::new("formwork_http_requests_in_flight_count", "Requests being answered."))
+    register(IntGauge::new(
+        "formwork_http_requests_in_flight_count",
+        "Requests being answered.",
+    ))
 });
 
 /// A metric that the default registry knows; a name that is taken is a fault of this program and must not end it.
@@ -74,7 +85,9 @@ pub(crate) fn observe(method: &Method, route: &str, status: StatusCode, elapsed:
         requests.with_label_values(&[method, route, status.as_str()]).inc();
     }
     if let Some(seconds) = SECONDS.as_ref() {
-        seconds.with_label_values(&[method, route]).observe(elapsed.as_secs_f64());
+        seconds
+            .with_label_values(&[method, route])
+            .observe(elapsed.as_secs_f64());
     }
 }
 
@@ -101,15 +114,38 @@ fn process() -> String {
     };
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field is the program's name in parentheses and may hold blanks.
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect();
     let field = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
-    let cpu = field(11).zip(field(12)).map(|(user, system)| (user + system) / TICKS_PER_SECOND);
-    add("process_cpu_seconds_total", "counter", "CPU time of this process, seconds.", cpu);
+    let cpu = field(11)
+        .zip(field(12))
+        .map(|(user, system)| (user + system) / TICKS_PER_SECOND);
+    add(
+        "process_cpu_seconds_total",
+        "counter",
+        "CPU time of this process, seconds.",
+        cpu,
+    );
     add("process_threads", "gauge", "Threads of this process.", field(17));
     let resident = field(21).map(|pages| pages * PAGE_BYTES as f64);
-    add("process_resident_memory_bytes", "gauge", "Resident memory, bytes.", resident);
-    add("process_virtual_memory_bytes", "gauge", "Virtual memory, bytes; most of it is address space of sandboxes.", field(20));
-    let files = std::fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as f64);
+    add(
+        "process_resident_memory_bytes",
+        "gauge",
+        "Resident memory, bytes.",
+        resident,
+    );
+    add(
+        "process_virtual_memory_bytes",
+        "gauge",
+        "Virtual memory, bytes; most of it is address space of sandboxes.",
+        field(20),
+    );
+    let files = std::fs::read_dir("/proc/self/fd")
+        .ok()
+        .map(|entries| entries.count() as f64);
     add("process_open_fds", "gauge", "Open file descriptors.", files);
     text
 }

@@ -32,7 +32,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use params::{FormId, MAX_FORM_ID};
 pub use state::{App, Parts};
 
 use problem::{Code, Problem};
@@ -52,7 +51,11 @@ fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<App>)> {
         ("/v1/forms/{form}/versions", &["get"], get(forms::versions)),
         ("/v1/forms/{form}/versions/{version}", &["get"], get(forms::version)),
         ("/v1/forms/{form}/validate", &["post"], post(forms::validate)),
-        ("/v1/forms/{form}/submissions", &["get", "post"], post(submissions::create).get(submissions::list)),
+        (
+            "/v1/forms/{form}/submissions",
+            &["get", "post"],
+            post(submissions::create).get(submissions::list),
+        ),
         ("/v1/forms/{form}/exports/{step}", &["get"], get(exports::get)),
         ("/v1/submissions/{id}", &["get"], get(submissions::get)),
         ("/v1/tasks", &["get"], get(tasks::list)),
@@ -89,7 +92,10 @@ pub fn router(app: App) -> Router {
 
 async fn not_found(uri: axum::http::Uri) -> Problem {
     let path: String = uri.path().chars().take(200).collect();
-    Problem::new(Code::NotFound, format!("nothing is served at {path}, see /openapi.json"))
+    Problem::new(
+        Code::NotFound,
+        format!("nothing is served at {path}, see /openapi.json"),
+    )
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {

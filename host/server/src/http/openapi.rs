@@ -40,8 +40,15 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let shared = json!({ "description": "Any other problem", "content": { "application/problem+json": {
         "schema": { "$ref": "#/components/schemas/Problem" } } } });
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
-    for operations in paths.into_iter().flat_map(|paths| paths.values_mut()).filter_map(Value::as_object_mut) {
-        for responses in operations.values_mut().filter_map(|operation| operation.get_mut("responses")) {
+    for operations in paths
+        .into_iter()
+        .flat_map(|paths| paths.values_mut())
+        .filter_map(Value::as_object_mut)
+    {
+        for responses in operations
+            .values_mut()
+            .filter_map(|operation| operation.get_mut("responses"))
+        {
             problems_have_their_media_type(responses);
             responses["default"] = shared.clone();
         }
@@ -52,9 +59,13 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
 /// The annotations say which body; the media type of problems follows from it.
 fn problems_have_their_media_type(responses: &mut Value) {
     for response in responses.as_object_mut().into_iter().flat_map(|all| all.values_mut()) {
-        let Some(content) = response.get_mut("content").and_then(Value::as_object_mut) else { continue };
+        let Some(content) = response.get_mut("content").and_then(Value::as_object_mut) else {
+            continue;
+        };
         let is_problem = |body: &Value| {
-            body.pointer("/schema/$ref").and_then(Value::as_str).is_some_and(|schema| schema.ends_with("/Problem"))
+            body.pointer("/schema/$ref")
+                .and_then(Value::as_str)
+                .is_some_and(|schema| schema.ends_with("/Problem"))
         };
         if content.get("application/json").is_some_and(is_problem)
             && let Some(body) = content.remove("application/json")

@@ -10,10 +10,10 @@ use super::correlation::CorrelationId;
 use super::problem::{Code, Problem};
 
 /// Longest form id, in characters: it stands in URLs and file names.
-pub const MAX_FORM_ID: usize = 64;
+pub(crate) const MAX_FORM_ID: usize = 64;
 
 /// Longest `Idempotency-Key`, in characters.
-pub const MAX_IDEMPOTENCY_KEY: usize = 255;
+pub(crate) const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -28,7 +28,10 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<
         let invalid = |error: axum::extract::rejection::PathRejection| {
             Problem::new(Code::InvalidRequest, format!("path: {}", error.body_text()))
         };
-        Path::from_request_parts(parts, state).await.map(|Path(value)| Self(value)).map_err(invalid)
+        Path::from_request_parts(parts, state)
+            .await
+            .map(|Path(value)| Self(value))
+            .map_err(invalid)
     }
 }
 
@@ -41,10 +44,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let invalid = |error: axum::extract::rejection::QueryRejection| {
             let text = error.body_text();
-            let reason = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+            let reason = text
+                .strip_prefix("Failed to deserialize query string: ")
+                .unwrap_or(&text);
             Problem::new(Code::InvalidRequest, format!("query: {reason}"))
         };
-        Query::from_request_parts(parts, state).await.map(|Query(value)| Self(value)).map_err(invalid)
+        Query::from_request_parts(parts, state)
+            .await
+            .map(|Query(value)| Self(value))
+            .map_err(invalid)
     }
 }
 
@@ -59,14 +67,14 @@ impl<S: Send + Sync> FromRequestParts<S> for CorrelationId {
 
 /// A form's name: 1 to [`MAX_FORM_ID`] lower-case letters, digits, `-` and `_`, the first a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FormId(pub String);
+pub(crate) struct FormId(pub(crate) String);
 
 impl FormId {
     /// Checks a name.
     ///
     /// # Errors
     /// `invalid-form-id`.
-    pub fn try_new(id: String) -> Result<Self, Problem> {
+    pub(crate) fn try_new(id: String) -> Result<Self, Problem> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         let starts = id.starts_with(plain);
         if starts && id.len() <= MAX_FORM_ID && id.chars().all(|c| plain(c) || c == '-' || c == '_') {
@@ -100,7 +108,10 @@ pub(crate) fn page(limit: Option<u32>, cursor: Option<String>) -> Result<formwor
     use formwork_store::limits::{PAGE_ITEMS, PAGE_ITEMS_DEFAULT};
     let limit = limit.unwrap_or(PAGE_ITEMS_DEFAULT);
     if !(1..=PAGE_ITEMS).contains(&limit) {
-        return Err(Problem::new(Code::InvalidRequest, format!("query: limit must be 1 to {PAGE_ITEMS}, got {limit}")));
+        return Err(Problem::new(
+            Code::InvalidRequest,
+            format!("query: limit must be 1 to {PAGE_ITEMS}, got {limit}"),
+        ));
     }
     Ok(formwork_store::Page { limit, after: cursor })
 }
@@ -117,7 +128,9 @@ pub(crate) struct VersionQuery {
 
 /// The client's key that makes a submission safe to repeat.
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
     let fine = |key: &&str| (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len());
     match value.to_str().ok().filter(fine) {
         Some(key) => Ok(Some(key.to_owned())),
@@ -132,7 +145,12 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
 pub(crate) fn wait_seconds(headers: &HeaderMap, most: u64) -> Result<Option<u64>, Problem> {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     for preference in values.flat_map(|value| value.split(',')) {
-        let (name, value) = preference.split(';').next().unwrap_or("").split_once('=').unwrap_or((preference, ""));
+        let (name, value) = preference
+            .split(';')
+            .next()
+            .unwrap_or("")
+            .split_once('=')
+            .unwrap_or((preference, ""));
         if !name.trim().eq_ignore_ascii_case("wait") {
             continue;
         }
@@ -140,10 +158,16 @@ pub(crate) fn wait_seconds(headers: &HeaderMap, most: u64) -> Result<Option<u64>
         let invalid = || {
             Problem::new(
                 Code::InvalidRequest,
-                format!("header prefer: wait must be a number of seconds, got `{}`", value.escape_debug()),
+                format!(
+                    "header prefer: wait must be a number of seconds, got `{}`",
+                    value.escape_debug()
+                ),
             )
         };
-        return value.parse::<u64>().map(|seconds| Some(seconds.min(most))).map_err(|_| invalid());
+        return value
+            .parse::<u64>()
+            .map(|seconds| Some(seconds.min(most)))
+            .map_err(|_| invalid());
     }
     Ok(None)
 }

@@ -82,7 +82,10 @@ impl From<CatalogEntry> for InstalledPlugin {
 #[utoipa::path(get, path = "/v1/plugins", tag = "operation",
     responses((status = 200, description = "The plugins", body = List<InstalledPlugin>)))]
 pub(crate) async fn list(State(app): State<App>) -> Json<List<InstalledPlugin>> {
-    Json(List { items: app.catalog.list().into_iter().map(InstalledPlugin::from).collect(), next: None })
+    Json(List {
+        items: app.catalog.list().into_iter().map(InstalledPlugin::from).collect(),
+        next: None,
+    })
 }
 
 /// Every version of one plugin, with limits and settings.
@@ -94,19 +97,29 @@ pub(crate) async fn get(State(app): State<App>, InPath(name): InPath<String>) ->
     let known: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
     if !known.contains(&name.as_str()) {
         let shown: String = name.chars().take(64).collect();
-        let detail = format!("unknown plugin: {} (installed: {})", shown.escape_debug(), known.join(", "));
+        let detail = format!(
+            "unknown plugin: {} (installed: {})",
+            shown.escape_debug(),
+            known.join(", ")
+        );
         return Err(Problem::new(Code::UnknownPlugin, detail));
     }
-    let versions = entries.into_iter().filter(|entry| entry.name == name).filter_map(|entry| {
-        let plugin = app.catalog.resolve(&format!("{}@{}", entry.name, entry.version)).ok()?;
-        let manifest = plugin.manifest();
-        Some(PluginDetail {
-            plugin: entry.into(),
-            licence: manifest.licence.clone(),
-            contract: manifest.contract.to_string(),
-            limits: serde_json::json!(plugin.limits()),
-            settings_schema: manifest.settings_schema.clone(),
-        })
-    });
-    Ok(Json(PluginVersions { versions: versions.collect(), name }))
+    let versions = entries
+        .into_iter()
+        .filter(|entry| entry.name == name)
+        .filter_map(|entry| {
+            let plugin = app.catalog.resolve(&format!("{}@{}", entry.name, entry.version)).ok()?;
+            let manifest = plugin.manifest();
+            Some(PluginDetail {
+                plugin: entry.into(),
+                licence: manifest.licence.clone(),
+                contract: manifest.contract.to_string(),
+                limits: serde_json::json!(plugin.limits()),
+                settings_schema: manifest.settings_schema.clone(),
+            })
+        });
+    Ok(Json(PluginVersions {
+        versions: versions.collect(),
+        name,
+    }))
 }

@@ -69,5 +69,8 @@ pub(crate) async fn list(State(app): State<App>) -> Result<Json<List<PoolAnswer>
             oldest_available_ms: stats.oldest_available_ms,
         })
     });
-    Ok(Json(List { items: items.collect(), next: None }))
+    Ok(Json(List {
+        items: items.collect(),
+        next: None,
+    }))
 }

@@ -155,13 +155,17 @@ pub struct Problem {
     detail: String,
     places: Vec<Place>,
     members: Map<String, Value>,
-    allow: Option<HeaderValue>,
 }
 
 impl Problem {
     /// A problem without places.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), places: Vec::new(), members: Map::new(), allow: None }
+        Self {
+            code,
+            detail: detail.into(),
+            places: Vec::new(),
+            members: Map::new(),
+        }
     }
 
     /// The same with places in the body that are wrong.
@@ -187,7 +191,10 @@ impl Problem {
     /// A fault of ours: the cause is logged, the client gets the correlation id to ask with.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(error = %cause, "request failed");
-        Self::new(Code::Internal, "the server failed; its log has the cause under the correlation id")
+        Self::new(
+            Code::Internal,
+            "the server failed; its log has the cause under the correlation id",
+        )
     }
 
     /// The response with the document in it.
@@ -202,7 +209,10 @@ impl Problem {
         if let Some(members) = document.as_object_mut() {
             if !self.places.is_empty() {
                 members.insert("problems_total".into(), self.places.len().into());
-                members.insert("problems".into(), json!(self.places.iter().take(MAX_PLACES).collect::<Vec<_>>()));
+                members.insert(
+                    "problems".into(),
+                    json!(self.places.iter().take(MAX_PLACES).collect::<Vec<_>>()),
+                );
             }
             members.extend(self.members);
             members.insert("correlation_id".into(), correlation_id.into());
@@ -216,16 +226,7 @@ impl Problem {
         if self.code == Code::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(allow) = self.allow {
-            headers.insert(header::ALLOW, allow);
-        }
         response
-    }
-
-    /// Takes over the `Allow` header of the framework's answer.
-    pub(crate) fn allowing(mut self, allow: Option<HeaderValue>) -> Self {
-        self.allow = allow;
-        self
     }
 }
 
@@ -264,7 +265,10 @@ impl From<formwork_store::Error> for Problem {
             Error::Closed => Self::new(Code::Unavailable, "the server is stopping"),
             Error::Fatal(_) => {
                 tracing::error!(%error, "the store has stopped");
-                Self::new(Code::Unavailable, "the store cannot record anything, nothing was acknowledged")
+                Self::new(
+                    Code::Unavailable,
+                    "the store cannot record anything, nothing was acknowledged",
+                )
             }
             _ => Self::internal(&error),
         }

@@ -65,10 +65,16 @@ impl App {
     pub(crate) async fn unknown_form(&self, id: &FormId, version: Option<u32>) -> Result<Problem, Problem> {
         let versions = self.store.form_versions(&id.0).await?;
         if let (Some(version), Some(latest)) = (version, versions.last()) {
-            let detail = format!("form {} has no version {version}, its latest is {}", id.0, latest.version);
+            let detail = format!(
+                "form {} has no version {version}, its latest is {}",
+                id.0, latest.version
+            );
             return Ok(Problem::new(Code::UnknownFormVersion, detail).with("latest_version", latest.version));
         }
-        let page = formwork_store::Page { limit: HINTED_FORMS, after: None };
+        let page = formwork_store::Page {
+            limit: HINTED_FORMS,
+            after: None,
+        };
         let known = self.store.forms(page).await?;
         let names: Vec<String> = known.items.into_iter().map(|form| form.id).collect();
         let more = if known.next.is_some() { ", …" } else { "" };

@@ -52,7 +52,10 @@ pub(crate) async fn create(
     let form = FormId::try_new(id)?;
     let key = idempotency_key(&headers)?;
     let wait = wait_seconds(&headers, app.http.max_wait_seconds)?;
-    let limits = Limits { bytes: app.http.body_limit_bytes, depth: app.http.json_depth };
+    let limits = Limits {
+        bytes: app.http.body_limit_bytes,
+        depth: app.http.json_depth,
+    };
     let data = json_body::read(&headers, body, limits).await?;
     let pipeline = app.form(&form, query.version).await?;
     // What the client sent decides, not which version was the latest at that moment: a repetition after a new version was
@@ -74,7 +77,10 @@ pub(crate) async fn create(
         form: form.0,
         form_version: pipeline.version(),
         correlation_id,
-        idempotency: key.map(|key| Idempotency { key, fingerprint: fingerprint() }),
+        idempotency: key.map(|key| Idempotency {
+            key,
+            fingerprint: fingerprint(),
+        }),
         priority: None,
         data,
     };
@@ -172,7 +178,9 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Result<Json<SubmissionAnswer>, Problem> {
     let unknown = |detail: String| Problem::new(Code::UnknownSubmission, detail);
-    let id: SubmissionId = id.parse().map_err(|error: formwork_store::InvalidId| unknown(error.to_string()))?;
+    let id: SubmissionId = id
+        .parse()
+        .map_err(|error: formwork_store::InvalidId| unknown(error.to_string()))?;
     let wait = wait_seconds(&headers, app.http.max_wait_seconds)?;
     let found = app.store.submission(id).await?;
     let mut view = found.ok_or_else(|| unknown(format!("unknown submission: {id}")))?;
@@ -207,5 +215,8 @@ pub(crate) async fn list(
         app.form(&form, None).await?;
     }
     let items = found.items.into_iter().map(SubmissionHead::from).collect();
-    Ok(Json(List { items, next: found.next }))
+    Ok(Json(List {
+        items,
+        next: found.next,
+    }))
 }

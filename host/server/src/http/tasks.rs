@@ -51,7 +51,10 @@ pub(crate) async fn list(
         submission: parsed(query.submission)?,
     };
     let found = app.store.tasks(filter, page(query.limit, query.cursor)?).await?;
-    Ok(Json(List { items: found.items.into_iter().map(TaskHead::from).collect(), next: found.next }))
+    Ok(Json(List {
+        items: found.items.into_iter().map(TaskHead::from).collect(),
+        next: found.next,
+    }))
 }
 
 fn parsed<T: std::str::FromStr>(text: Option<String>) -> Result<Option<T>, Problem>
@@ -95,7 +98,10 @@ pub(crate) async fn retry(State(app): State<App>, InPath(id): InPath<String>) ->
     let outcome = app.store.retry(id, clock::now()).await?;
     tracing::info!(task = %id, ?outcome, "retry asked for");
     match outcome {
-        Retry::Refused(state) => Err(wrong_state(state, "can be retried only when dead, cancelled or retryable")),
+        Retry::Refused(state) => Err(wrong_state(
+            state,
+            "can be retried only when dead, cancelled or retryable",
+        )),
         Retry::Retried => answer(&app, id).await.map(Json),
     }
 }
@@ -105,11 +111,16 @@ fn wrong_state(state: formwork_tasks::State, why: &str) -> Problem {
 }
 
 fn task_id(text: &str) -> Result<TaskId, Problem> {
-    text.parse().map_err(|error: formwork_store::InvalidId| Problem::new(Code::UnknownTask, error.to_string()))
+    text.parse()
+        .map_err(|error: formwork_store::InvalidId| Problem::new(Code::UnknownTask, error.to_string()))
 }
 
 async fn answer(app: &App, id: TaskId) -> Result<TaskAnswer, Problem> {
-    let task = app.store.task(id).await?.ok_or_else(|| Problem::new(Code::UnknownTask, format!("unknown task: {id}")))?;
+    let task = app
+        .store
+        .task(id)
+        .await?
+        .ok_or_else(|| Problem::new(Code::UnknownTask, format!("unknown task: {id}")))?;
     let history = app.store.task_history(id).await?;
     Ok(answers::task(task, history))
 }

@@ -13,13 +13,18 @@ use super::state::App;
 /// Gives up after the configured time, and what the client wants to wait for results besides.
 pub(crate) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     // A malformed header is the handler's to refuse.
-    let wait = wait_seconds(request.headers(), app.http.max_wait_seconds).ok().flatten().unwrap_or(0);
+    let wait = wait_seconds(request.headers(), app.http.max_wait_seconds)
+        .ok()
+        .flatten()
+        .unwrap_or(0);
     let limit = app.http.request_timeout() + Duration::from_secs(wait);
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             let detail = format!("the request took longer than {} ms", limit.as_millis());
-            Problem::new(Code::RequestTimeout, detail).with("limit_ms", app.http.request_timeout_ms).into_response()
+            Problem::new(Code::RequestTimeout, detail)
+                .with("limit_ms", app.http.request_timeout_ms)
+                .into_response()
         }
     }
 }
