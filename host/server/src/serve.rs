@@ -303,7 +303,7 @@ async fn signalled() {
         }
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "signals cannot be listened to, only SIGKILL ends this process");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -8,8 +8,7 @@ use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind as Kind;
 use serde_json::{Value, json};
 
-use crate::documents::Documents;
-use crate::findings::{Scene, describe};
+use crate::findings::{Scene, Subject, describe};
 use crate::messages;
 
 /// Alternatives told apart in the details; more help nobody.
@@ -21,11 +20,11 @@ const MAX_REASONS: usize = 3;
 type Branches = [Vec<ValidationError<'static>>];
 
 /// Findings when no alternative matches.
-pub(crate) fn none_matches(documents: &Documents, scene: &Scene<'_>, here: &str, branches: &Branches) -> Vec<Finding> {
+pub(crate) fn none_matches(subject: Subject<'_>, scene: &Scene<'_>, here: &str, branches: &Branches) -> Vec<Finding> {
     if let Some(index) = nearest(here, branches) {
         return branches[index]
             .iter()
-            .flat_map(|error| describe(documents, error))
+            .flat_map(|error| describe(subject, error))
             .map(|finding| finding.with("alternative", &json!(index)))
             .collect();
     }
@@ -48,7 +47,7 @@ pub(crate) fn none_matches(documents: &Documents, scene: &Scene<'_>, here: &str,
         .iter()
         .take(MAX_ALTERNATIVES)
         .map(|errors| {
-            let findings = errors.iter().flat_map(|error| describe(documents, error));
+            let findings = errors.iter().flat_map(|error| describe(subject, error));
             findings
                 .take(MAX_REASONS)
                 .map(|finding| json!({ "pointer": finding.pointer, "message": finding.message }))
@@ -98,12 +97,17 @@ fn is_other_kind(here: &str, error: &ValidationError<'_>) -> bool {
     let path = error.instance_path().as_str();
     match error.kind() {
         Kind::Type { .. } | Kind::FalseSchema => path == here,
-        // A discriminator: `{"kind": {"const": "company"}}`.
-        Kind::Constant { .. } | Kind::Enum { .. } => path
-            .strip_prefix(here)
-            .is_some_and(|below| below.matches('/').count() == 1),
+        // A discriminator: `{"kind": {"const": "company"}}`, `{"country": {"enum": ["CAN"]}}`, or for "any other"
+        // `{"country": {"not": …}}`. An enumeration of several values is a choice inside one alternative.
+        Kind::Constant { .. } | Kind::Not { .. } => is_member(here, path),
+        Kind::Enum { options } => is_member(here, path) && options.as_array().is_some_and(|options| options.len() == 1),
         _ => false,
     }
+}
+
+/// Whether `path` is a direct member of `here`.
+fn is_member(here: &str, path: &str) -> bool {
+    path.strip_prefix(here).is_some_and(|below| below.matches('/').count() == 1)
 }
 
 /// The types when every alternative only wants another type here.

@@ -21,6 +21,14 @@ impl Documents {
         Ok(Self { root, registered })
     }
 
+    /// No schemas: for errors that come from elsewhere than the form's.
+    pub(crate) fn none() -> Self {
+        Self {
+            root: Value::Null,
+            registered: Vec::new(),
+        }
+    }
+
     pub(crate) fn root(&self) -> &Value {
         &self.root
     }

@@ -12,9 +12,18 @@ use crate::messages;
 /// Allowed values listed in the details; longer lists are cut there.
 const MAX_LISTED: usize = 100;
 
+/// What an error is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    /// The schemas.
+    pub(crate) documents: &'a Documents,
+    /// The whole value that was checked.
+    pub(crate) data: &'a Value,
+}
+
 /// One error as findings: usually one; one a member where an error names several.
-pub(crate) fn describe(documents: &Documents, error: &ValidationError<'_>) -> Vec<Finding> {
-    let scene = Scene::new(documents, error);
+pub(crate) fn describe(subject: Subject<'_>, error: &ValidationError<'_>) -> Vec<Finding> {
+    let scene = Scene::new(subject.documents, error);
     let here = error.instance_path().as_str();
     match error.kind() {
         Kind::Required { property } => {
@@ -32,7 +41,7 @@ pub(crate) fn describe(documents: &Documents, error: &ValidationError<'_>) -> Ve
             .collect(),
         Kind::PropertyNames { error: inner } => {
             let name = inner.instance().as_str().unwrap_or_default().to_owned();
-            let inner = describe(documents, inner);
+            let inner = describe(subject, inner);
             let why = inner
                 .first()
                 .map_or("is not allowed", |finding| finding.message.as_str());
@@ -41,9 +50,9 @@ pub(crate) fn describe(documents: &Documents, error: &ValidationError<'_>) -> Ve
                 &format!("is not an allowed name here: the name {why}"),
             )]
         }
-        Kind::FalseSchema => scene.forbidden(error),
+        Kind::FalseSchema => scene.forbidden(error, subject.data),
         Kind::AnyOf { context } | Kind::OneOfNotValid { context } => {
-            branches::none_matches(documents, &scene, here, context)
+            branches::none_matches(subject, &scene, here, context)
         }
         Kind::OneOfMultipleValid { context } => {
             vec![branches::several_match(&scene, here, context)]
@@ -136,11 +145,12 @@ impl<'a> Scene<'a> {
     }
 
     /// A `false` schema says no to whatever stands there.
-    fn forbidden(&self, error: &ValidationError<'_>) -> Vec<Finding> {
+    fn forbidden(&self, error: &ValidationError<'_>, data: &Value) -> Vec<Finding> {
         let here = error.instance_path().as_str();
         let message = "is not expected here; remove it";
-        match (self.code.as_str(), &**error.instance()) {
-            ("propertyNames", Value::Object(members)) => members
+        match (self.code.as_str(), data.pointer(here)) {
+            // No member is allowed at all; the error names none of them.
+            ("additionalProperties" | "propertyNames", Some(Value::Object(members))) => members
                 .keys()
                 .map(|name| self.untitled(&child(here, name), message))
                 .collect(),

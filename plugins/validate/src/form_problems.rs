@@ -7,7 +7,7 @@ use jsonschema::{Draft, ReferencingError, ValidationError, draft4, draft6, draft
 use serde_json::Value;
 
 use crate::documents::{Documents, child, without_fragment};
-use crate::findings::describe;
+use crate::findings::{Subject, describe};
 
 /// Problems reported of one schema: an author corrects a few at a time.
 const MAX_PROBLEMS: usize = 20;
@@ -36,7 +36,7 @@ pub(crate) fn check_registered(documents: &Documents, default: Draft) -> Result<
             continue;
         };
         if !validator.is_valid(schema) {
-            let problems = breaches(documents, validator, schema);
+            let problems = breaches(validator, schema);
             return Err(Error::InvalidForm(
                 problems
                     .into_iter()
@@ -54,7 +54,7 @@ pub(crate) fn from_build(documents: &Documents, draft: Draft, error: &Validation
         return unresolved(documents, error);
     }
     // The compiler stops at the first mistake; the metaschema finds all of them.
-    let problems = breaches(documents, &meta_validator(draft), documents.root());
+    let problems = breaches(&meta_validator(draft), documents.root());
     if !problems.is_empty() {
         return Error::InvalidForm(problems);
     }
@@ -121,10 +121,16 @@ pub(crate) fn unresolved(documents: &Documents, error: &ReferencingError) -> Err
 }
 
 /// Everything a schema breaks of its metaschema.
-fn breaches(documents: &Documents, validator: &MetaValidator<'_>, schema: &Value) -> Vec<Problem> {
+fn breaches(validator: &MetaValidator<'_>, schema: &Value) -> Vec<Problem> {
+    // The errors' locations are in the metaschema: looked up in the form they would find titles of other things.
+    let documents = Documents::none();
+    let subject = Subject {
+        documents: &documents,
+        data: schema,
+    };
     validator
         .iter_errors(schema)
-        .flat_map(|error| describe(documents, &error))
+        .flat_map(|error| describe(subject, &error))
         .take(MAX_PROBLEMS)
         .map(|finding| Problem::new(finding.pointer, finding.code, finding.message))
         .collect()

@@ -7,7 +7,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 use crate::documents::Documents;
-use crate::findings::describe;
+use crate::findings::{Subject, describe};
 
 /// Findings looked at beyond the reported ones, to say how many more there are. 100,000: a submission of a megabyte
 /// can have more errors than anybody counts.
@@ -17,9 +17,10 @@ const MAX_COUNTED: usize = 100_000;
 pub(crate) fn report(validator: &Validator, documents: &Documents, data: &Value, max: usize) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     let mut seen = HashSet::new();
+    let subject = Subject { documents, data };
     for error in validator.iter_errors(data) {
         // Schemas that share parts through `allOf` find the same mistake twice.
-        for finding in describe(documents, &error) {
+        for finding in describe(subject, &error) {
             if seen.insert((finding.pointer.clone(), finding.code.clone(), finding.message.clone()))
                 && findings.len() < max
             {

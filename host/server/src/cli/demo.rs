@@ -164,27 +164,24 @@ async fn submit(client: &reqwest::Client, url: &str, example: &Example, sample: 
 fn described(sample: &Sample, submission: &Value, differences: &[String]) -> String {
     let mut text = format!("\n  {}: {}\n", sample.name, sample.content.description);
     for step in submission["steps"].as_array().into_iter().flatten() {
-        let plugin = format!("{} {}", word(&step["plugin"]["name"]), word(&step["plugin"]["version"]));
-        let models: Vec<String> = step["models"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|model| format!("{} {}", word(&model["name"]), word(&model["version"])))
-            .collect();
-        let mut result = result(step);
-        if result.chars().count() > RESULT_WIDTH {
-            result = result.chars().take(RESULT_WIDTH - 1).chain(['…']).collect();
+        if step["plugin"].is_null() {
+            text.push_str(&format!("    {:<10} {}\n", word(&step["name"]), word(&step["state"])));
+            continue;
         }
-        let (cpu, wall) = (step["cpu_ms"].as_f64().unwrap_or(0.0), wall_ms(step));
-        text.push_str(&format!(
-            "    {:<10} {:<16} {:<9} {wall:>7} ms (cpu {cpu:>6.1})  {result}\n",
+        let plugin = format!("{} {}", word(&step["plugin"]["name"]), word(&step["plugin"]["version"]));
+        let (cpu, wall) = (number(&step["cpu_ms"]), wall_ms(step));
+        let head = format!(
+            "    {:<10} {:<16} {:<10} {wall:>6} ms (cpu {cpu:>5.1})  ",
             word(&step["name"]),
             plugin,
             word(&step["state"]),
-        ));
-        if !models.is_empty() {
-            text.push_str(&format!("    {:<10} with {}\n", "", models.join(", ")));
-        }
+        );
+        let models = step["models"].as_array().into_iter().flatten();
+        let models = models.map(|model| format!("with {} {}", word(&model["name"]), word(&model["version"])));
+        let indent = " ".repeat(head.chars().count());
+        text.push_str(&head);
+        text.push_str(&results(step).into_iter().chain(models).collect::<Vec<_>>().join(&format!("\n{indent}")));
+        text.push('\n');
     }
     text.push_str(&format!("    = {}", word(&submission["status"])));
     if differences.is_empty() {
@@ -196,69 +193,58 @@ fn described(sample: &Sample, submission: &Value, differences: &[String]) -> Str
     text
 }
 
-/// A step's result in a few words.
-fn result(step: &Value) -> String {
+/// A step's result in a few lines.
+fn results(step: &Value) -> Vec<String> {
     let output = &step["output"];
-    let list = |value: &Value, show: &dyn Fn(&Value) -> String| -> String {
-        value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(show)
-            .collect::<Vec<_>>()
-            .join(", ")
+    let each = |value: &Value, show: fn(&Value) -> String| -> Vec<String> {
+        value.as_array().into_iter().flatten().map(|item| cut(show(item))).collect()
     };
     if let Some(message) = step["error"]["message"].as_str() {
-        return message.to_owned();
+        return vec![message.to_owned()];
     }
     if output["valid"] == true {
-        return "valid".into();
+        return vec!["valid".into()];
     }
     if !output["findings"].is_null() {
-        return list(&output["findings"], &|finding| {
-            format!(
-                "{} {}: {}",
-                word(&finding["pointer"]),
-                word(&finding["code"]),
-                word(&finding["message"])
-            )
+        return each(&output["findings"], |finding| {
+            format!("{} {}: {}", word(&finding["pointer"]), word(&finding["code"]), word(&finding["message"]))
         });
     }
     if !output["label"].is_null() {
-        let labels = list(&output["labels"], &|label| {
-            format!("{} {:.2}", word(&label["name"]), label["score"].as_f64().unwrap_or(0.0))
-        });
-        return if labels.is_empty() {
-            format!("none (best {})", best(output))
-        } else {
-            labels
-        };
+        let labels = each(&output["labels"], |label| format!("{} {:.2}", word(&label["name"]), number(&label["score"])));
+        return if labels.is_empty() { vec![format!("none (best {})", best(output))] } else { labels };
     }
     if !output["fields"].is_null() {
-        let fields = list(&output["fields"], &|field| {
-            format!(
-                "{}={} {:.2}",
-                word(&field["name"]),
-                field["value"],
-                field["confidence"].as_f64().unwrap_or(0.0)
-            )
+        let mut lines = each(&output["fields"], |field| {
+            let confidence = number(&field["confidence"]);
+            format!("{} = {}  {confidence:.2} {}", word(&field["name"]), field["value"], word(&field["method"]))
         });
-        let missing = list(&output["missing"], &|name| word(name).to_owned());
-        return if missing.is_empty() {
-            fields
-        } else {
-            format!("{fields}; not found: {missing}")
-        };
+        let missing = each(&output["missing"], |name| word(name).to_owned());
+        if !missing.is_empty() {
+            lines.push(format!("not found: {}", missing.join(", ")));
+        }
+        return lines;
     }
     if !output["records"].is_null() {
-        return format!("{} record, {} bytes", output["records"], output["bytes"]);
+        return vec![format!("{} record, {} bytes", output["records"], output["bytes"])];
     }
-    output.to_string()
+    vec![cut(output.to_string())]
+}
+
+fn cut(text: String) -> String {
+    if text.chars().count() <= RESULT_WIDTH {
+        return text;
+    }
+    text.chars().take(RESULT_WIDTH - 1).chain(['…']).collect()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(0.0)
 }
 
 fn best(output: &Value) -> String {
     let best = &output["scores"][0];
-    format!("{} {:.2}", word(&best["name"]), best["score"].as_f64().unwrap_or(0.0))
+    format!("{} {:.2}", word(&best["name"]), number(&best["score"]))
 }
 
 /// Milliseconds between a step's start and end.

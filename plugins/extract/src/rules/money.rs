@@ -57,7 +57,7 @@ impl Amounts {
             let right = after(text, end);
             let more = matches!(right, Some('.' | ',')) && text[end + 1..].starts_with(|c: char| c.is_ascii_digit());
             let part = matches!(left, Some('.' | ',' | '-' | '/'))
-                && before(text, start - 1).is_some_and(|c| c.is_ascii_digit());
+                && before(text, start - 1).is_some_and(char::is_alphanumeric);
             if letter(left) || letter(right) || more || part || right == Some('%') {
                 continue;
             }

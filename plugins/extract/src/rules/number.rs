@@ -115,8 +115,10 @@ impl Numbers {
             let edge = if sign.is_some() { before(text, start) } else { left };
             let right = after(text, digits.end());
             let more = matches!(right, Some('.' | ',' | '\'')) && text[digits.end() + 1..].starts_with(|c: char| c.is_ascii_digit());
+            // `we are 4: two adults` is a number, `12:30` is not.
+            let colon = right == Some(':') && !text[digits.end() + 1..].starts_with(|c: char| c.is_ascii_digit());
             let dotted = matches!(edge, Some('.' | ',')) && before(text, start - 1).is_some_and(|c| c.is_ascii_digit());
-            if joined || word(edge) || word(right) && right != Some(':') || more || dotted {
+            if joined || word(edge) || word(right) && !colon || more || dotted {
                 continue;
             }
             let Some(amount) = read(digits.as_str()) else { continue };
