@@ -1,0 +1,110 @@
+//! Plugins in an engine that has the real models, as the set-up fetched them.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::expect_used, reason = "a test that cannot be set up should stop with a message")]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use formwork_engine::{CallContext, CallError, Engine, EngineOptions, Grant, Plugin, PluginError, Report};
+use formwork_inference::{FileSpec, Inference, ModelSpec, ModelTask, Options};
+use formwork_tests::{build, form, submission};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+const GENERATOR_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+const ENCODER_SHA256: &str = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6";
+const TOKENIZER_SHA256: &str = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037";
+
+/// A file of the cache that `make setup` fills.
+fn cached(relative: &str) -> PathBuf {
+    let root = std::env::var_os("FORMWORK_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/formwork"),
+        PathBuf::from,
+    );
+    let path = root.join(relative);
+    assert!(path.is_file(), "{} is missing: run make setup", path.display());
+    path
+}
+
+fn file(relative: &str, sha256: &str) -> FileSpec {
+    FileSpec { path: cached(relative), sha256: sha256.to_owned() }
+}
+
+/// `encoder` (all-MiniLM-L6-v2).
+pub fn encoder() -> ModelSpec {
+    let tokenizer = file("models/all-MiniLM-L6-v2-tokenizer.json", TOKENIZER_SHA256);
+    ModelSpec {
+        name: "encoder".into(),
+        version: "1".into(),
+        task: ModelTask::Encoder { tokenizer, max_tokens: 256 },
+        file: file("models/all-MiniLM-L6-v2-int8.onnx", ENCODER_SHA256),
+    }
+}
+
+/// `generator` (SmolLM2-135M-Instruct).
+pub fn generator() -> ModelSpec {
+    ModelSpec {
+        name: "generator".into(),
+        version: "1".into(),
+        task: ModelTask::Generator { context_tokens: 2_048, prefix_slots: 2 },
+        file: file("models/SmolLM2-135M-Instruct.Q4_1.gguf", GENERATOR_SHA256),
+    }
+}
+
+/// An engine with these models.
+pub fn engine(models: Vec<ModelSpec>) -> Engine {
+    let options = Options { onnxruntime: cached("lib/libonnxruntime.so"), ..Options::default() };
+    let inference = Inference::start(options, models).expect("the models start");
+    Engine::new(EngineOptions::default(), inference).expect("the engine starts")
+}
+
+/// Builds `name` and installs it with every grant in an engine with these models.
+pub async fn install(name: &str, models: Vec<ModelSpec>) -> Arc<Plugin> {
+    let grants = BTreeSet::from(Grant::ALL);
+    engine(models).install(build(name), &grants).await.unwrap_or_else(|error| panic!("installing {name}: {error}"))
+}
+
+/// The one plugin of a test file, installed once.
+pub struct Shared {
+    plugin: OnceCell<Arc<Plugin>>,
+    runtime: OnceLock<tokio::runtime::Runtime>,
+}
+
+impl Shared {
+    /// Nothing yet.
+    pub const fn new() -> Self {
+        Self { plugin: OnceCell::const_new(), runtime: OnceLock::new() }
+    }
+
+    /// The plugin; its background work lives on a runtime that outlasts each test's own.
+    pub async fn plugin(&'static self, name: &'static str, models: fn() -> Vec<ModelSpec>) -> Arc<Plugin> {
+        let runtime = self.runtime.get_or_init(|| tokio::runtime::Runtime::new().expect("a runtime starts"));
+        let plugin = self.plugin.get_or_init(|| async move {
+            runtime.spawn(async move { install(name, models()).await }).await.expect("the plugin is installed")
+        });
+        Arc::clone(plugin.await)
+    }
+}
+
+fn context() -> CallContext {
+    CallContext { owner: "test".into(), ..CallContext::default() }
+}
+
+/// Runs the work function on a form that takes any object.
+pub async fn work(plugin: &Plugin, settings: &Value, data: &Value) -> Report<formwork_engine::Output> {
+    plugin.work(&form(&json!({ "type": "object" })), &settings.to_string(), &submission(data), context()).await
+}
+
+/// Its output.
+pub async fn output(plugin: &Plugin, settings: &Value, data: &Value) -> Value {
+    work(plugin, settings, data).await.result.unwrap_or_else(|error| panic!("{data}: {error}")).json
+}
+
+/// Why `prepare` refuses these settings.
+pub async fn refusal(plugin: &Plugin, settings: &Value) -> PluginError {
+    match plugin.prepare(&form(&json!({ "type": "object" })), &settings.to_string(), context()).await.result {
+        Err(CallError::Plugin(error)) => error,
+        other => panic!("{settings}: expected a refusal, got {other:?}"),
+    }
+}
