@@ -1,12 +1,13 @@
 //! Plugins built from this tree and installed in a real engine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use formwork_engine::{Engine, EngineOptions, FormInput, Grant, Plugin, SubmissionInput};
 use formwork_inference::{Inference, Options};
 use serde_json::Value;
+use tokio::sync::Mutex as AsyncMutex;
 
 /// An engine without models, one for the whole test program.
 pub fn engine() -> &'static Engine {
@@ -30,13 +31,18 @@ pub fn build(name: &str) -> Vec<u8> {
     std::fs::read(&built.file).expect("the built component can be read")
 }
 
-/// Builds and installs `name` with every grant.
+/// Builds and installs `name` with every grant, once for the whole test program: compiling takes seconds.
 pub async fn install(name: &str) -> Arc<Plugin> {
+    static INSTALLED: AsyncMutex<BTreeMap<String, Arc<Plugin>>> = AsyncMutex::const_new(BTreeMap::new());
+    let mut installed = INSTALLED.lock().await;
+    if let Some(plugin) = installed.get(name) {
+        return Arc::clone(plugin);
+    }
     let grants = BTreeSet::from(Grant::ALL);
-    engine()
-        .install(build(name), &grants)
-        .await
-        .unwrap_or_else(|error| panic!("installing {name}: {error}"))
+    let plugin = engine().install(build(name), &grants).await;
+    let plugin = plugin.unwrap_or_else(|error| panic!("installing {name}: {error}"));
+    installed.insert(name.to_owned(), Arc::clone(&plugin));
+    plugin
 }
 
 /// A form with this schema.

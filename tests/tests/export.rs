@@ -1,5 +1,11 @@
 //! What leaves as a file comes back as the same values.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says where"
+)]
+
 use formwork_engine::{CallContext, CallError, FormInput, Frame, Plugin, SubmissionInput};
 use formwork_tests::{form, install, submission};
 use serde_json::{Value, json};

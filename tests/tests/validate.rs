@@ -1,5 +1,11 @@
 //! What a person reads when a submission is wrong, and an author when a form is.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says where"
+)]
+
 use formwork_engine::{CallContext, CallError, FormInput, Plugin, PluginError};
 use formwork_tests::{form, install, submission};
 use serde_json::{Value, json};

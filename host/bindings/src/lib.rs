@@ -4,7 +4,11 @@
 //! ([`types`], [`host`]) and shared by the four worlds, so the engine converts each of them in one place. Nothing is
 //! hand-written here.
 
-#![allow(missing_docs, unreachable_pub, reason = "generated code; the contract's documentation is in wit/")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated code; the contract's documentation is in wit/"
+)]
 #![allow(clippy::all, clippy::allow_attributes_without_reason, reason = "generated code")]
 
 mod base {
@@ -36,9 +40,7 @@ pub mod v1 {
 
     /// The imports: one module an interface, each with its `Host` trait.
     pub mod host {
-        pub use crate::base::formwork::plugin::{
-            embeddings, generation, host_types, log, progress, sinks, tensors,
-        };
+        pub use crate::base::formwork::plugin::{embeddings, generation, host_types, log, progress, sinks, tensors};
     }
 
     macro_rules! world {

@@ -167,7 +167,11 @@ pub(crate) async fn drive<T>(
             if deadline == wall_limit { Err(exceed_wall(meter, Instant::now())) } else { Err(CallError::DeadlineExceeded) }
         }
     };
-    Report { result, usage: meter.usage(), models: meter.models() }
+    Report {
+        result,
+        usage: meter.usage(),
+        models: meter.models(),
+    }
 }
 
 /// What ended a call from within.
@@ -186,13 +190,21 @@ fn classify(meter: &Meter, stdio: &BoundedOutput, error: &wasmtime::Error) -> Ca
     }
     let text = format!("{error:#}");
     if text.contains("too much data was transferred") || text.contains("fuel allocated for hostcalls") {
-        return meter.exceed(Limit::OutputBytes, meter.limits.output_bytes, meter.limits.output_bytes + 1);
+        return meter.exceed(
+            Limit::OutputBytes,
+            meter.limits.output_bytes,
+            meter.limits.output_bytes + 1,
+        );
     }
     if text.contains("handle") && text.contains("limit") {
         return meter.exceed(Limit::Handles, MAX_HANDLES as u64, MAX_HANDLES as u64 + 1);
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::StackOverflow) => CallError::Limit(crate::LimitExceeded { limit: Limit::Stack, value: 0, used: 0 }),
+        Some(Trap::StackOverflow) => CallError::Limit(crate::LimitExceeded {
+            limit: Limit::Stack,
+            value: 0,
+            used: 0,
+        }),
         Some(trap) => {
             let printed = stdio.text();
             let detail = if printed.is_empty() { trap.to_string() } else { printed };

@@ -46,7 +46,10 @@ pub(crate) struct CpuTimed<F> {
 
 impl<F> CpuTimed<F> {
     pub(crate) fn new(clock: Arc<CpuClock>, future: F) -> Self {
-        Self { clock, future: Box::pin(future) }
+        Self {
+            clock,
+            future: Box::pin(future),
+        }
     }
 }
 

@@ -44,12 +44,16 @@ pub(crate) fn engine_config(options: &EngineOptions) -> Result<Config, Error> {
         .parallel_compilation(true)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(options)));
     if let Some(folder) = &options.cache_folder {
-        std::fs::create_dir_all(folder)
-            .map_err(|source| Error::CacheFolder { folder: folder.clone(), message: source.to_string() })?;
+        std::fs::create_dir_all(folder).map_err(|source| Error::CacheFolder {
+            folder: folder.clone(),
+            message: source.to_string(),
+        })?;
         let mut cache = CacheConfig::new();
         cache.with_directory(folder);
-        let cache = Cache::new(cache)
-            .map_err(|error| Error::CacheFolder { folder: folder.clone(), message: format!("{error:#}") })?;
+        let cache = Cache::new(cache).map_err(|error| Error::CacheFolder {
+            folder: folder.clone(),
+            message: format!("{error:#}"),
+        })?;
         config.cache(Some(cache));
     }
     Ok(config)

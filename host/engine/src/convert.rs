@@ -22,7 +22,10 @@ pub(crate) fn submission(input: &SubmissionInput) -> wit::Submission {
         results: input
             .results
             .iter()
-            .map(|(step, output)| wit::StepResult { step: step.clone(), output: output.clone() })
+            .map(|(step, output)| wit::StepResult {
+                step: step.clone(),
+                output: output.clone(),
+            })
             .collect(),
     }
 }
@@ -33,10 +36,18 @@ pub(crate) fn plugin_error(error: wit::Error) -> CallError {
         message: String::new(),
         problems: problems
             .into_iter()
-            .map(|problem| Problem { pointer: problem.pointer, code: problem.code, message: problem.message })
+            .map(|problem| Problem {
+                pointer: problem.pointer,
+                code: problem.code,
+                message: problem.message,
+            })
             .collect(),
     };
-    let with_message = |case, message| PluginError { case, message, problems: Vec::new() };
+    let with_message = |case, message| PluginError {
+        case,
+        message,
+        problems: Vec::new(),
+    };
     CallError::Plugin(match error {
         wit::Error::InvalidSettings(problems) => with_problems("invalid-settings", problems),
         wit::Error::InvalidForm(problems) => with_problems("invalid-form", problems),
@@ -69,7 +80,11 @@ pub(crate) fn findings(findings: Vec<wit::Finding>) -> Result<(Value, bool), Cal
 }
 
 pub(crate) fn classification(classification: wit::Classification) -> Result<Value, CallError> {
-    let best = classification.labels.first().map_or("none", |label| label.name.as_str()).to_owned();
+    let best = classification
+        .labels
+        .first()
+        .map_or("none", |label| label.name.as_str())
+        .to_owned();
     let object = object([
         ("label", best.into()),
         ("labels", labels(classification.labels)?),
@@ -121,9 +136,16 @@ pub(crate) fn extraction(extraction: wit::Extraction, data: &str) -> Result<Valu
 
 fn check_span(data: &Value, span: &wit::Span, field: &wit::Field) -> Result<(), CallError> {
     let text = data.pointer(&span.pointer).and_then(Value::as_str).ok_or_else(|| {
-        bad(format!("a span of field `{}` points to `{}`, where no string stands", field.name, span.pointer))
+        bad(format!(
+            "a span of field `{}` points to `{}`, where no string stands",
+            field.name, span.pointer
+        ))
     })?;
-    let found: String = text.chars().skip(span.offset as usize).take(span.length as usize).collect();
+    let found: String = text
+        .chars()
+        .skip(span.offset as usize)
+        .take(span.length as usize)
+        .collect();
     if found == field.content && span.length > 0 {
         return Ok(());
     }
@@ -134,7 +156,10 @@ fn check_span(data: &Value, span: &wit::Span, field: &wit::Field) -> Result<(), 
 }
 
 fn object<const N: usize>(members: [(&str, Value); N]) -> Map<String, Value> {
-    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    members
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// Adds details; they cannot replace a member of the contract.

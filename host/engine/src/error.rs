@@ -67,7 +67,9 @@ pub enum InstallError {
         reason: String,
     },
     /// The component imports an interface that needs a grant its manifest does not ask for.
-    #[error("the component imports `{import}`, which needs the grant `{grant}`: ask for it in plugin.toml under [grants]")]
+    #[error(
+        "the component imports `{import}`, which needs the grant `{grant}`: ask for it in plugin.toml under [grants]"
+    )]
     UndeclaredGrant {
         /// The interface.
         import: String,

@@ -39,7 +39,12 @@ impl Engine {
         let config = engine_config(&options)?;
         let engine = wasmtime::Engine::new(&config).map_err(|error| Error::Engine(format!("{error:#}")))?;
         let ticker = Ticker::start(&engine, Duration::from_millis(options.epoch_ms.max(1)))?;
-        Ok(Self(Arc::new(Inner { engine, inference, options, _ticker: ticker })))
+        Ok(Self(Arc::new(Inner {
+            engine,
+            inference,
+            options,
+            _ticker: ticker,
+        })))
     }
 
     /// Installs a component: checks its validity, manifest, imports against `grants`, world and resources, compiles
@@ -50,15 +55,22 @@ impl Engine {
     /// # Errors
     /// See [`InstallError`]; each names what is wrong and where.
     pub async fn install(&self, component: Vec<u8>, grants: &BTreeSet<Grant>) -> Result<Arc<Plugin>, InstallError> {
-        let Inner { engine, inference, options, .. } = &*self.0;
+        let Inner {
+            engine,
+            inference,
+            options,
+            ..
+        } = &*self.0;
         let manifest = check_file(&component)?;
         check_grants(&manifest, grants)?;
         let compiled = compile(engine, &component)?;
         check_imports(engine, &compiled, &manifest)?;
         let limits = Limits::effective(&manifest.limits, &options.defaults, &options.caps);
         check_resources(&compiled, &limits)?;
-        let wrong_world =
-            |error: wasmtime::Error| InstallError::WrongWorld { kind: manifest.kind, message: format!("{error:#}") };
+        let wrong_world = |error: wasmtime::Error| InstallError::WrongWorld {
+            kind: manifest.kind,
+            message: format!("{error:#}"),
+        };
         let world = linker(engine, &manifest.grants.keys().copied().collect())
             .and_then(|linker| linker.instantiate_pre(&compiled))
             .and_then(|pre| World::new(manifest.kind, pre))
@@ -81,7 +93,10 @@ impl Engine {
 /// Size, WebAssembly validity, number of functions, manifest: all before the compiler sees the file.
 fn check_file(component: &[u8]) -> Result<Manifest, InstallError> {
     if component.len() > MAX_COMPONENT_BYTES {
-        return Err(InstallError::TooLarge { got: component.len(), limit: MAX_COMPONENT_BYTES });
+        return Err(InstallError::TooLarge {
+            got: component.len(),
+            limit: MAX_COMPONENT_BYTES,
+        });
     }
     let manifest = formwork_manifest::read(component)?;
     Validator::new_with_features(WasmFeatures::all())
@@ -94,7 +109,10 @@ fn check_file(component: &[u8]) -> Result<Manifest, InstallError> {
         }
     }
     if functions > MAX_FUNCTIONS {
-        return Err(InstallError::TooManyFunctions { got: functions, limit: MAX_FUNCTIONS });
+        return Err(InstallError::TooManyFunctions {
+            got: functions,
+            limit: MAX_FUNCTIONS,
+        });
     }
     Ok(manifest)
 }
@@ -126,11 +144,20 @@ fn check_imports(engine: &wasmtime::Engine, compiled: &Component, manifest: &Man
         match need(name) {
             Need::Nothing => {}
             Need::Grant(grant) if manifest.grants.contains_key(&grant) => {}
-            Need::Grant(grant) => return Err(InstallError::UndeclaredGrant { import: name.to_owned(), grant }),
+            Need::Grant(grant) => {
+                return Err(InstallError::UndeclaredGrant {
+                    import: name.to_owned(),
+                    grant,
+                });
+            }
             Need::Forbidden => forbidden.push(name.to_owned()),
         }
     }
-    if forbidden.is_empty() { Ok(()) } else { Err(InstallError::ForbiddenImports { imports: forbidden }) }
+    if forbidden.is_empty() {
+        Ok(())
+    } else {
+        Err(InstallError::ForbiddenImports { imports: forbidden })
+    }
 }
 
 /// What the component needs before its first instruction must fit the limits of a call.
@@ -143,16 +170,28 @@ fn check_resources(compiled: &Component, limits: &Limits) -> Result<(), InstallE
     };
     let refuse = |needs: String, limit: String| Err(InstallError::Resources { needs, limit });
     if required.num_memories as usize > MAX_MEMORIES {
-        return refuse(format!("{} memories", required.num_memories), format!("at most {MAX_MEMORIES}"));
+        return refuse(
+            format!("{} memories", required.num_memories),
+            format!("at most {MAX_MEMORIES}"),
+        );
     }
     if required.num_tables as usize > MAX_TABLES {
-        return refuse(format!("{} tables", required.num_tables), format!("at most {MAX_TABLES}"));
+        return refuse(
+            format!("{} tables", required.num_tables),
+            format!("at most {MAX_TABLES}"),
+        );
     }
-    let initial = required.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE_BYTES);
+    let initial = required
+        .max_initial_memory_size
+        .unwrap_or(0)
+        .saturating_mul(WASM_PAGE_BYTES);
     if initial > limits.memory_bytes {
         return refuse(
             format!("a memory of {initial} bytes"),
-            format!("memory_bytes = {} (ask for more under [limits] in plugin.toml)", limits.memory_bytes),
+            format!(
+                "memory_bytes = {} (ask for more under [limits] in plugin.toml)",
+                limits.memory_bytes
+            ),
         );
     }
     Ok(())

@@ -149,7 +149,12 @@ impl Limits {
             memory_bytes: pick(asked.memory_mib, 1 << 20, defaults.memory_bytes, caps.memory_bytes),
             output_bytes: pick(asked.output_kib, 1 << 10, defaults.output_bytes, caps.output_bytes),
             host_calls: pick(asked.host_calls, 1, defaults.host_calls, caps.host_calls),
-            host_call_bytes: pick(asked.host_call_kib, 1 << 10, defaults.host_call_bytes, caps.host_call_bytes),
+            host_call_bytes: pick(
+                asked.host_call_kib,
+                1 << 10,
+                defaults.host_call_bytes,
+                caps.host_call_bytes,
+            ),
         }
     }
 }

@@ -13,7 +13,13 @@ impl types::Host for State {}
 
 /// WASI packages every plugin may import. They reach clocks, randomness and the bounded standard streams; there are no
 /// arguments, no environment and no preopened folder behind the others. Sockets and HTTP are not among them.
-const WASI_PACKAGES: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
+const WASI_PACKAGES: [&str; 5] = [
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:filesystem/",
+    "wasi:io/",
+    "wasi:random/",
+];
 
 /// Interfaces of the contract that need no grant.
 const FREE_INTERFACES: [&str; 4] = ["types", "host-types", "log", "progress"];
@@ -30,7 +36,10 @@ pub(crate) fn need(name: &str) -> Need {
     if WASI_PACKAGES.iter().any(|package| name.starts_with(package)) {
         return Need::Nothing;
     }
-    let Some(interface) = name.strip_prefix("formwork:plugin/").and_then(|rest| rest.split('@').next()) else {
+    let Some(interface) = name
+        .strip_prefix("formwork:plugin/")
+        .and_then(|rest| rest.split('@').next())
+    else {
         return Need::Forbidden;
     };
     match interface {

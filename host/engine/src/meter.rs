@@ -90,7 +90,11 @@ impl Meter {
 
     /// Remembers that `limit` was hit; the first one counts.
     pub(crate) fn exceed(&self, limit: Limit, value: u64, used: u64) -> CallError {
-        CallError::Limit(self.exceeded.get_or_init(|| LimitExceeded { limit, value, used }).clone())
+        CallError::Limit(
+            self.exceeded
+                .get_or_init(|| LimitExceeded { limit, value, used })
+                .clone(),
+        )
     }
 
     /// Counts one call of a host function that was given `bytes`.
@@ -102,7 +106,9 @@ impl Meter {
         let bytes = bytes as u64;
         let total = self.host_call_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if total > self.limits.host_call_bytes {
-            return Err(self.exceed(Limit::HostCallBytes, self.limits.host_call_bytes, total).into());
+            return Err(self
+                .exceed(Limit::HostCallBytes, self.limits.host_call_bytes, total)
+                .into());
         }
         Ok(())
     }
@@ -157,7 +163,9 @@ impl ResourceLimiter for MemoryLimiter {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.0.grow(desired.saturating_sub(current) as u64 * TABLE_ELEMENT_BYTES))
+        Ok(self
+            .0
+            .grow(desired.saturating_sub(current) as u64 * TABLE_ELEMENT_BYTES))
     }
 
     fn instances(&self) -> usize {

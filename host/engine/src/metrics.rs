@@ -9,8 +9,11 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 pub(crate) static CALL_SECONDS: LazyLock<Option<HistogramVec>> = LazyLock::new(|| {
     let buckets = prometheus::exponential_buckets(10e-6, 4.0, 12).ok()?;
     registered(HistogramVec::new(
-        HistogramOpts::new("formwork_plugin_call_seconds", "time of one plugin call, from fresh store to answer")
-            .buckets(buckets),
+        HistogramOpts::new(
+            "formwork_plugin_call_seconds",
+            "time of one plugin call, from fresh store to answer",
+        )
+        .buckets(buckets),
         &["plugin"],
     ))
 });
@@ -18,7 +21,10 @@ pub(crate) static CALL_SECONDS: LazyLock<Option<HistogramVec>> = LazyLock::new(|
 /// Calls by plugin and outcome code.
 pub(crate) static CALLS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
     registered(IntCounterVec::new(
-        Opts::new("formwork_plugin_calls_total", "plugin calls by outcome: ok or an error code"),
+        Opts::new(
+            "formwork_plugin_calls_total",
+            "plugin calls by outcome: ok or an error code",
+        ),
         &["plugin", "outcome"],
     ))
 });
@@ -26,7 +32,10 @@ pub(crate) static CALLS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
 /// Guest CPU by plugin.
 pub(crate) static CPU_MICROSECONDS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
     registered(IntCounterVec::new(
-        Opts::new("formwork_plugin_cpu_microseconds_total", "guest CPU time, inference on the host's side excluded"),
+        Opts::new(
+            "formwork_plugin_cpu_microseconds_total",
+            "guest CPU time, inference on the host's side excluded",
+        ),
         &["plugin"],
     ))
 });

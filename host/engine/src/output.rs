@@ -21,7 +21,9 @@ pub(crate) struct BoundedOutput(Arc<Mutex<Vec<u8>>>);
 
 impl BoundedOutput {
     pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).trim().to_owned()
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+            .trim()
+            .to_owned()
     }
 
     fn keep(&self, bytes: &[u8]) {

@@ -88,7 +88,11 @@ impl Plugin {
     /// The answer's errors carry pointers into the settings or the schema.
     pub async fn prepare(&self, form: &FormInput, settings: &str, context: CallContext) -> Report<()> {
         let report = self.call(form, settings, Work::Prepare, context).await;
-        Report { result: report.result.map(|_| ()), usage: report.usage, models: report.models }
+        Report {
+            result: report.result.map(|_| ()),
+            usage: report.usage,
+            models: report.models,
+        }
     }
 
     /// Runs `prepare` and the work function in a fresh instance.
@@ -112,14 +116,23 @@ impl Plugin {
     ) -> Report<Vec<u8>> {
         let report = self.call(form, settings, Work::Frame(frame), context).await;
         let result = report.result.map(|output| output.export.unwrap_or_default());
-        Report { result, usage: report.usage, models: report.models }
+        Report {
+            result,
+            usage: report.usage,
+            models: report.models,
+        }
     }
 
     async fn call(&self, form: &FormInput, settings: &str, work: Work<'_>, context: CallContext) -> Report<Output> {
         let meter = Meter::new(self.limits.clone());
         let stdio = BoundedOutput::default();
-        let state =
-            State::new(Arc::clone(&meter), self.inference.clone(), Arc::clone(&self.name), &context, &stdio);
+        let state = State::new(
+            Arc::clone(&meter),
+            self.inference.clone(),
+            Arc::clone(&self.name),
+            &context,
+            &stdio,
+        );
         let store = store(&self.engine, state, context.deadline);
         let work = self.run(store, form, settings, work, &meter);
         let report = drive(&meter, &context, &stdio, work).await;
@@ -145,7 +158,11 @@ impl Plugin {
                     return Ok(Err(convert::plugin_error(error)));
                 }
                 if matches!(work, Work::Prepare) {
-                    return Ok(Ok(Output { json: Value::Null, rejected: false, export: None }));
+                    return Ok(Ok(Output {
+                        json: Value::Null,
+                        rejected: false,
+                        export: None,
+                    }));
                 }
                 store.data_mut().imports_allowed = true;
                 instance
@@ -159,17 +176,29 @@ impl Plugin {
         let answer = match (&self.world, typed) {
             (World::Validator(pre), Some(typed)) => {
                 let instance = prepared!(pre);
-                let answer = instance.formwork_plugin_validation().call_validate(&mut store, &typed).await?;
+                let answer = instance
+                    .formwork_plugin_validation()
+                    .call_validate(&mut store, &typed)
+                    .await?;
                 answer.map_err(convert::plugin_error).and_then(convert::findings)
             }
             (World::Classifier(pre), Some(typed)) => {
                 let instance = prepared!(pre);
-                let answer = instance.formwork_plugin_classifying().call_classify(&mut store, &typed).await?;
-                answer.map_err(convert::plugin_error).and_then(convert::classification).map(|json| (json, false))
+                let answer = instance
+                    .formwork_plugin_classifying()
+                    .call_classify(&mut store, &typed)
+                    .await?;
+                answer
+                    .map_err(convert::plugin_error)
+                    .and_then(convert::classification)
+                    .map(|json| (json, false))
             }
             (World::Extractor(pre), Some(typed)) => {
                 let instance = prepared!(pre);
-                let answer = instance.formwork_plugin_extracting().call_extract(&mut store, &typed).await?;
+                let answer = instance
+                    .formwork_plugin_extracting()
+                    .call_extract(&mut store, &typed)
+                    .await?;
                 answer
                     .map_err(convert::plugin_error)
                     .and_then(|extraction| convert::extraction(extraction, &typed.data))
@@ -194,7 +223,11 @@ impl Plugin {
         };
         Ok(answer.and_then(|(json, rejected)| {
             meter.output(json.to_string().len())?;
-            Ok(Output { json, rejected, export: None })
+            Ok(Output {
+                json,
+                rejected,
+                export: None,
+            })
         }))
     }
 
@@ -228,7 +261,9 @@ impl Plugin {
             calls.with_label_values(&[&*self.name, outcome]).inc();
         }
         if let Some(seconds) = &*metrics::CALL_SECONDS {
-            seconds.with_label_values(&[&*self.name]).observe(report.usage.wall.as_secs_f64());
+            seconds
+                .with_label_values(&[&*self.name])
+                .observe(report.usage.wall.as_secs_f64());
         }
         if let Some(cpu) = &*metrics::CPU_MICROSECONDS {
             let micros = u64::try_from(report.usage.cpu.as_micros()).unwrap_or(u64::MAX);
@@ -243,6 +278,9 @@ fn not_an_exporter() -> CallError {
 
 impl std::fmt::Debug for Plugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plugin").field("manifest", &self.manifest).field("digest", &self.digest).finish_non_exhaustive()
+        f.debug_struct("Plugin")
+            .field("manifest", &self.manifest)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
     }
 }

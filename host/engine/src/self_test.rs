@@ -9,7 +9,10 @@ use crate::{CallContext, CallError, FormInput, InstallError, Plugin, SubmissionI
 pub(crate) async fn run(plugin: &Plugin) -> Result<(), InstallError> {
     for test in &plugin.manifest.self_tests {
         if let Err(message) = run_one(plugin, test).await {
-            return Err(InstallError::SelfTest { name: test.name.clone(), message });
+            return Err(InstallError::SelfTest {
+                name: test.name.clone(),
+                message,
+            });
         }
     }
     Ok(())
@@ -20,7 +23,12 @@ async fn run_one(plugin: &Plugin, test: &SelfTest) -> Result<(), String> {
         id: "self-test".into(),
         version: 1,
         schema: test.form.schema.to_string(),
-        schemas: test.form.schemas.iter().map(|(uri, schema)| (uri.clone(), schema.to_string())).collect(),
+        schemas: test
+            .form
+            .schemas
+            .iter()
+            .map(|(uri, schema)| (uri.clone(), schema.to_string()))
+            .collect(),
     };
     let submission = SubmissionInput {
         id: "00000000000000000000000000".into(),
@@ -28,28 +36,37 @@ async fn run_one(plugin: &Plugin, test: &SelfTest) -> Result<(), String> {
         data: test.data.to_string(),
         results: Vec::new(),
     };
-    let context = CallContext { owner: "self-test".into(), correlation_id: "self-test".into(), ..Default::default() };
-    let report = plugin.work(&form, &test.settings.to_string(), &submission, context).await;
+    let context = CallContext {
+        owner: "self-test".into(),
+        correlation_id: "self-test".into(),
+        ..Default::default()
+    };
+    let report = plugin
+        .work(&form, &test.settings.to_string(), &submission, context)
+        .await;
     match (&test.expect, report.result) {
-        (Expectation::Output(expected), Ok(output)) => {
-            difference(expected, &output.json, "").map_or(Ok(()), Err)
-        }
+        (Expectation::Output(expected), Ok(output)) => difference(expected, &output.json, "").map_or(Ok(()), Err),
         (Expectation::Error(expected), Err(CallError::Plugin(error))) => {
             let pointer = error.problems.first().map(|problem| problem.pointer.as_str());
             let same_place = expected.pointer.is_none() || expected.pointer.as_deref() == pointer;
             if error.case == expected.case && same_place {
                 Ok(())
             } else {
-                Err(format!("expected the error `{}`, got: {}", expected.case, CallError::Plugin(error)))
+                Err(format!(
+                    "expected the error `{}`, got: {}",
+                    expected.case,
+                    CallError::Plugin(error)
+                ))
             }
         }
         (Expectation::Output(_), Err(error)) => Err(error.to_string()),
         (Expectation::Error(expected), Err(error)) => {
             Err(format!("expected the error `{}`, got: {error}", expected.case))
         }
-        (Expectation::Error(expected), Ok(output)) => {
-            Err(format!("expected the error `{}`, got the output {}", expected.case, output.json))
-        }
+        (Expectation::Error(expected), Ok(output)) => Err(format!(
+            "expected the error `{}`, got the output {}",
+            expected.case, output.json
+        )),
     }
 }
 

@@ -41,7 +41,11 @@ impl State {
             .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
-        let deadline = Some(context.deadline.map_or(meter.wall_limit(), |at| at.min(meter.wall_limit())));
+        let deadline = Some(
+            context
+                .deadline
+                .map_or(meter.wall_limit(), |at| at.min(meter.wall_limit())),
+        );
         Self {
             wasi,
             table,
@@ -66,13 +70,18 @@ impl State {
         if self.imports_allowed {
             Ok(())
         } else {
-            Err(wasmtime::Error::msg("prepare called an import: do it in the work function"))
+            Err(wasmtime::Error::msg(
+                "prepare called an import: do it in the work function",
+            ))
         }
     }
 }
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }

@@ -27,7 +27,10 @@ impl Ticker {
                 }
             })
             .map_err(Error::Ticker)?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 

@@ -1,5 +1,11 @@
 //! How calls end: limits, traps, cancelling, and memory that nobody had before.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says where"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -47,7 +53,9 @@ async fn a_loop_in_the_start_function_or_in_realloc_ends_too() {
 async fn a_running_guest_stops_when_it_is_cancelled_or_late() {
     let engine = engine();
     let limits = json!({ "limits": { "cpu_ms": 30_000, "wall_ms": 30_000 } });
-    let plugin = install(&engine, file(&validator("", OK, ENDLESS), &limits)).await.unwrap();
+    let plugin = install(&engine, file(&validator("", OK, ENDLESS), &limits))
+        .await
+        .unwrap();
     let context = CallContext::default();
     let cancel = context.cancel.clone();
     let (report, ()) = tokio::join!(work(&plugin, context), async {
@@ -55,8 +63,14 @@ async fn a_running_guest_stops_when_it_is_cancelled_or_late() {
         cancel.cancel();
     });
     assert_eq!(report.result.unwrap_err(), CallError::Cancelled);
-    let context = CallContext { deadline: Some(Instant::now() + Duration::from_millis(50)), ..CallContext::default() };
-    assert_eq!(work(&plugin, context).await.result.unwrap_err(), CallError::DeadlineExceeded);
+    let context = CallContext {
+        deadline: Some(Instant::now() + Duration::from_millis(50)),
+        ..CallContext::default()
+    };
+    assert_eq!(
+        work(&plugin, context).await.result.unwrap_err(),
+        CallError::DeadlineExceeded
+    );
 }
 
 #[tokio::test]
@@ -70,7 +84,9 @@ async fn wall_time_is_limited_apart_from_cpu_time() {
 async fn memory_is_limited_in_total() {
     let grow = "(if (i32.eq (memory.grow (i32.const 64)) (i32.const -1)) (then (unreachable))) (i32.const 1024)";
     let report = outcome(&validator("", OK, grow), &json!({})).await;
-    let CallError::Limit(limit) = report.result.unwrap_err() else { panic!("not a limit") };
+    let CallError::Limit(limit) = report.result.unwrap_err() else {
+        panic!("not a limit")
+    };
     assert_eq!((limit.limit, limit.value), (Limit::MemoryBytes, 2 << 20));
     // A table counts as well.
     let table = "(table $t 0 funcref)";
@@ -98,10 +114,18 @@ async fn recursion_and_traps_are_told_apart() {
 async fn answers_that_lie_about_their_size_are_refused() {
     // ok with a list of 2^28 findings at address 0.
     let list = "(i32.store (i32.const 2052) (i32.const 0)) (i32.store (i32.const 2056) (i32.const 0x10000000)) (i32.const 2048)";
-    let code = outcome(&validator("", OK, list), &json!({})).await.result.unwrap_err().code();
+    let code = outcome(&validator("", OK, list), &json!({}))
+        .await
+        .result
+        .unwrap_err()
+        .code();
     assert!(["limit-output", "trap"].contains(&code), "{code}");
     // A result outside memory.
-    let code = outcome(&validator("", OK, "(i32.const 0x7fffff00)"), &json!({})).await.result.unwrap_err().code();
+    let code = outcome(&validator("", OK, "(i32.const 0x7fffff00)"), &json!({}))
+        .await
+        .result
+        .unwrap_err()
+        .code();
     assert_eq!(code, "trap");
 }
 
@@ -110,9 +134,14 @@ async fn no_call_sees_the_memory_of_another() {
     // Answers a trap once the byte at 3000 was written before; writes it.
     let canary = "(if (i32.load8_u (i32.const 3000)) (then (unreachable))) (i32.store8 (i32.const 3000) (i32.const 1)) (i32.const 1024)";
     let engine = engine();
-    let plugin = install(&engine, file(&validator("", OK, canary), &json!({}))).await.unwrap();
+    let plugin = install(&engine, file(&validator("", OK, canary), &json!({})))
+        .await
+        .unwrap();
     for call in 0..200 {
-        assert!(work(&plugin, CallContext::default()).await.result.is_ok(), "call {call} found the mark of another");
+        assert!(
+            work(&plugin, CallContext::default()).await.result.is_ok(),
+            "call {call} found the mark of another"
+        );
     }
 }
 
@@ -134,15 +163,22 @@ async fn host_calls_are_limited_by_number_and_bytes() {
 #[tokio::test]
 async fn prepare_may_call_no_import() {
     let prepare = format!("{LOG_ONCE} (i32.const 1024)");
-    let error = outcome(&validator(LOG, &prepare, OK), &json!({})).await.result.unwrap_err();
+    let error = outcome(&validator(LOG, &prepare, OK), &json!({}))
+        .await
+        .result
+        .unwrap_err();
     assert!(error.to_string().contains("prepare called an import"), "{error}");
 }
 
 #[tokio::test]
 async fn an_engine_serves_on_after_every_crash() {
     let engine = engine();
-    let bad = install(&engine, file(&validator("", OK, "(unreachable)"), &json!({}))).await.unwrap();
-    let good = install(&engine, file(&validator("", OK, OK), &json!({ "name": "good" }))).await.unwrap();
+    let bad = install(&engine, file(&validator("", OK, "(unreachable)"), &json!({})))
+        .await
+        .unwrap();
+    let good = install(&engine, file(&validator("", OK, OK), &json!({ "name": "good" })))
+        .await
+        .unwrap();
     for _ in 0..100 {
         assert!(work(&bad, CallContext::default()).await.result.is_err());
     }

@@ -1,5 +1,11 @@
 //! What is refused before it can serve, and what the refusal says.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says where"
+)]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -35,7 +41,10 @@ async fn a_damaged_component_is_refused() {
         // Some bytes do not matter (names); none may crash the host.
         let _either = install(&engine(), bytes).await;
     }
-    assert!(matches!(refused(good[..good.len() / 2].to_vec()).await, InstallError::Manifest(_)));
+    assert!(matches!(
+        refused(good[..good.len() / 2].to_vec()).await,
+        InstallError::Manifest(_)
+    ));
 }
 
 #[tokio::test]
@@ -45,14 +54,26 @@ async fn precompiled_code_is_refused() {
     assert!(matches!(refused(compiled).await, InstallError::Manifest(_)));
 }
 
-const EMBED: &str =
-    r#"(import "formwork:plugin/embeddings@1.0.0" "embed" (func $embed (param i32 i32 i32 i32 i32)))"#;
+const EMBED: &str = r#"(import "formwork:plugin/embeddings@1.0.0" "embed" (func $embed (param i32 i32 i32 i32 i32)))"#;
 
 #[tokio::test]
 async fn an_import_needs_its_grant_in_the_manifest_and_from_the_operator() {
-    let module = validator(EMBED, OK, "(call $embed (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1024)) (i32.const 2048)");
+    let module = validator(
+        EMBED,
+        OK,
+        "(call $embed (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1024)) (i32.const 2048)",
+    );
     let error = refused(file(&module, &json!({}))).await;
-    assert!(matches!(error, InstallError::UndeclaredGrant { grant: Grant::Embeddings, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            InstallError::UndeclaredGrant {
+                grant: Grant::Embeddings,
+                ..
+            }
+        ),
+        "{error}"
+    );
     let asking = file(&module, &json!({ "grants": { "embeddings": "to compare" } }));
     let error = engine().install(asking.clone(), &BTreeSet::new()).await.unwrap_err();
     assert!(error.to_string().contains("guest = [\"embeddings\"]"), "{error}");
@@ -81,9 +102,16 @@ async fn self_tests_decide() {
         json!({ "self_tests": [{ "name": "accepts all", "form": { "schema": {} }, "settings": {}, "data": {},
             "expect": { "output": { "valid": expected } } }] })
     };
-    assert!(install(&engine(), file(&validator("", OK, OK), &test(true))).await.is_ok());
+    assert!(
+        install(&engine(), file(&validator("", OK, OK), &test(true)))
+            .await
+            .is_ok()
+    );
     let error = refused(file(&validator("", OK, OK), &test(false))).await;
-    assert!(error.to_string().contains("at `/valid`: expected false, found true"), "{error}");
+    assert!(
+        error.to_string().contains("at `/valid`: expected false, found true"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -98,7 +126,9 @@ async fn manifests_with_unknown_or_wrong_keys_are_refused() {
     ];
     for (changes, expected) in bad {
         let text = support::manifest(&changes).to_string();
-        let error = formwork_manifest::Manifest::from_json(text.as_bytes()).unwrap_err().to_string();
+        let error = formwork_manifest::Manifest::from_json(text.as_bytes())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

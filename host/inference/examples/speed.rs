@@ -5,17 +5,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use formwork_inference::{
-    CallContext, FileSpec, GenerationRequest, Inference, ModelSpec, ModelTask, Options,
-};
+use formwork_inference::{CallContext, FileSpec, GenerationRequest, Inference, ModelSpec, ModelTask, Options};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
-    let rounds: u32 = std::env::args()
-        .nth(1)
-        .map_or(Ok(100), |rounds| rounds.parse())?;
+    let rounds: u32 = std::env::args().nth(1).map_or(Ok(100), |rounds| rounds.parse())?;
     let options = Options {
         onnxruntime: cache()?.join("lib/libonnxruntime.so"),
         embedding_cache_entries: 0,
@@ -38,8 +34,7 @@ async fn main() -> Outcome<()> {
 
 async fn embeddings(inference: &Inference, rounds: u32) -> Outcome<()> {
     let call = CallContext::default();
-    let text =
-        |n: u32| format!("Order {n} has not arrived yet, could you please tell me where it is?");
+    let text = |n: u32| format!("Order {n} has not arrived yet, could you please tell me where it is?");
     let mut times = Vec::new();
     for round in 0..rounds {
         let begun = Instant::now();
@@ -87,12 +82,7 @@ async fn generation(inference: &Inference) -> Outcome<()> {
             None,
             100,
         ),
-        (
-            "extract JSON, cached prefix",
-            message,
-            Some(schema.to_owned()),
-            200,
-        ),
+        ("extract JSON, cached prefix", message, Some(schema.to_owned()), 200),
         ("extract JSON, again", message, Some(schema.to_owned()), 200),
     ] {
         let request = GenerationRequest {
@@ -103,9 +93,7 @@ async fn generation(inference: &Inference) -> Outcome<()> {
             ..GenerationRequest::default()
         };
         let begun = Instant::now();
-        let mut completion = inference
-            .generate("smollm2", request, &CallContext::default())
-            .await?;
+        let mut completion = inference.generate("smollm2", request, &CallContext::default()).await?;
         let (mut first, mut text) = (None, String::new());
         while let Some(chunk) = completion.next().await? {
             first.get_or_insert_with(|| begun.elapsed());
@@ -174,10 +162,7 @@ fn models() -> Outcome<Vec<ModelSpec>> {
 fn cache() -> Outcome<PathBuf> {
     match std::env::var_os("FORMWORK_CACHE") {
         Some(cache) => Ok(cache.into()),
-        None => Ok(
-            PathBuf::from(std::env::var_os("HOME").ok_or("HOME is not set")?)
-                .join(".cache/formwork"),
-        ),
+        None => Ok(PathBuf::from(std::env::var_os("HOME").ok_or("HOME is not set")?).join(".cache/formwork")),
     }
 }
 

@@ -24,9 +24,7 @@ pub(crate) fn verify(spec: &FileSpec) -> Result<u64, Error> {
     let mut buffer = vec![0_u8; READ_BYTES];
     let mut size = 0_u64;
     loop {
-        let read = file
-            .read(&mut buffer)
-            .map_err(|error| unreadable(&spec.path, &error))?;
+        let read = file.read(&mut buffer).map_err(|error| unreadable(&spec.path, &error))?;
         if read == 0 {
             break;
         }
@@ -57,10 +55,7 @@ pub(crate) fn read_verified(spec: &FileSpec, limit: u64) -> Result<Vec<u8>, Erro
 
 pub(crate) fn open(path: &Path) -> Result<File, Error> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    let regular = file
-        .metadata()
-        .map_err(|error| unreadable(path, &error))?
-        .is_file();
+    let regular = file.metadata().map_err(|error| unreadable(path, &error))?.is_file();
     if regular {
         Ok(file)
     } else {

@@ -30,13 +30,8 @@ pub(crate) static CALLS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
 });
 /// Tokens: `prompt` evaluated, `cached` reused, `output` generated, `input` encoded.
-pub(crate) static TOKENS: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    counter(
-        "formwork_inference_tokens_total",
-        "Tokens by kind",
-        &["model", "kind"],
-    )
-});
+pub(crate) static TOKENS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("formwork_inference_tokens_total", "Tokens by kind", &["model", "kind"]));
 /// Texts embedded, by where the vector came from: `cache` or `model`.
 pub(crate) static TEXTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(

@@ -93,9 +93,7 @@ impl ModelSpec {
         let named = |what: &str, text: &str| -> Result<(), Error> {
             let fine = !text.is_empty()
                 && text.len() <= 128
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_.+".contains(&b));
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+".contains(&b));
             if fine {
                 Ok(())
             } else {
@@ -116,12 +114,9 @@ impl ModelSpec {
             }
         };
         match &self.task {
-            ModelTask::Encoder { max_tokens, .. } => bounded(
-                "max_tokens",
-                *max_tokens as u64,
-                8,
-                limits::MAX_ENCODER_TOKENS as u64,
-            ),
+            ModelTask::Encoder { max_tokens, .. } => {
+                bounded("max_tokens", *max_tokens as u64, 8, limits::MAX_ENCODER_TOKENS as u64)
+            }
             ModelTask::Generator {
                 context_tokens,
                 prefix_slots,

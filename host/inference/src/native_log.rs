@@ -4,10 +4,7 @@
 //! logged; the last error line of a thread can be asked for, because llama.cpp answers a failed load
 //! with a null pointer only. Cost: one `unsafe` callback. Rejected: the binding's own bridge, which
 //! logs the hundred lines at level info and panics on levels it does not know.
-#![allow(
-    unsafe_code,
-    reason = "llama.cpp takes its log callback as a C function pointer"
-)]
+#![allow(unsafe_code, reason = "llama.cpp takes its log callback as a C function pointer")]
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};

@@ -56,10 +56,7 @@ impl Options {
     pub(crate) fn share(&self, models: usize) -> (usize, usize) {
         let threads = self.threads.clamp(1, cores());
         let steps = self.concurrency.clamp(1, threads).min(models.max(1));
-        (
-            steps,
-            (threads / steps).clamp(1, limits::MAX_THREADS_PER_CALL),
-        )
+        (steps, (threads / steps).clamp(1, limits::MAX_THREADS_PER_CALL))
     }
 }
 

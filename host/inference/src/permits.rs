@@ -44,10 +44,7 @@ impl Permits {
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         while state.serving != ticket || state.free == 0 {
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.serving += 1;
         state.free -= 1;

@@ -91,14 +91,8 @@ impl Inference {
     pub fn start(options: Options, models: Vec<ModelSpec>) -> Result<Self, Error> {
         for (index, spec) in models.iter().enumerate() {
             spec.validate()?;
-            if models[..index]
-                .iter()
-                .any(|earlier| earlier.name == spec.name)
-            {
-                return Err(Error::InvalidArgument(format!(
-                    "model {} is declared twice",
-                    spec.name
-                )));
+            if models[..index].iter().any(|earlier| earlier.name == spec.name) {
+                return Err(Error::InvalidArgument(format!("model {} is declared twice", spec.name)));
             }
         }
         let (steps, threads) = options.share(models.len());
@@ -127,9 +121,7 @@ impl Inference {
             );
             inner.models.insert(spec.name, loaded);
         }
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Vectors of texts, for comparing meanings by dot product.
@@ -138,12 +130,7 @@ impl Inference {
     /// [`Error::UnknownModel`], [`Error::WrongTask`]; [`Error::TooLarge`] for more than
     /// [`limits::MAX_TEXTS`] texts or [`limits::MAX_EMBED_BYTES`] bytes; [`Error::Busy`],
     /// [`Error::DeadlineExceeded`], [`Error::Cancelled`], [`Error::ShuttingDown`], [`Error::Native`].
-    pub async fn embed(
-        &self,
-        model: &str,
-        texts: Vec<String>,
-        call: &CallContext,
-    ) -> Result<Embeddings, Error> {
+    pub async fn embed(&self, model: &str, texts: Vec<String>, call: &CallContext) -> Result<Embeddings, Error> {
         let loaded = self.inner.find(model)?;
         let Engine::Session {
             worker,
@@ -323,10 +310,7 @@ impl Loader<'_> {
                 })?;
                 (Engine::Generator(worker), size)
             }
-            ModelTask::Encoder {
-                tokenizer,
-                max_tokens,
-            } => {
+            ModelTask::Encoder { tokenizer, max_tokens } => {
                 let bytes = file_check::read_verified(tokenizer, limits::MAX_TOKENIZER_BYTES)?;
                 let variant = format!("{} {max_tokens}", tokenizer.sha256);
                 let encoder = EncoderSettings {
@@ -507,13 +491,9 @@ fn at_most(what: &'static str, limit: usize, got: usize) -> Result<(), Error> {
 
 /// Resident memory of this process; 0 where the system does not tell.
 fn resident_bytes() -> u64 {
-    let kib = std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("VmRSS:"))?;
-            line.split_whitespace().next()?.parse::<u64>().ok()
-        });
+    let kib = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    });
     kib.unwrap_or(0) * 1024
 }

@@ -76,9 +76,7 @@ impl Tensor {
             });
         }
         if self.shape.contains(&0) {
-            return Err(Error::InvalidArgument(format!(
-                "tensor {name}: a dimension is 0"
-            )));
+            return Err(Error::InvalidArgument(format!("tensor {name}: a dimension is 0")));
         }
         let elements = self
             .shape

@@ -62,12 +62,10 @@ impl<J: Send + 'static> Worker<J> {
                     tracing::error!(model = name, %error, "model worker ended");
                 }
             })
-            .map_err(|error| {
-                Error::Native(format!("cannot start a thread for model {model}: {error}"))
-            })?;
-        loaded.recv().map_err(|_| {
-            Error::Native(format!("model {model}: the worker died while loading"))
-        })??;
+            .map_err(|error| Error::Native(format!("cannot start a thread for model {model}: {error}")))?;
+        loaded
+            .recv()
+            .map_err(|_| Error::Native(format!("model {model}: the worker died while loading")))??;
         Ok(Self {
             model: model.to_owned(),
             limit: limit.max(1),
@@ -106,17 +104,8 @@ impl<J: Send + 'static> Worker<J> {
 
     /// Takes no more jobs and waits for the thread; harmless when repeated.
     pub(crate) fn stop(&self) {
-        drop(
-            self.queue
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {

@@ -1,5 +1,11 @@
 //! Texts become vectors that mean something, the same ones every time.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says where"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -28,16 +34,10 @@ async fn similar_sentences_are_closer_than_unrelated_ones() {
     let rows: Vec<&[f32]> = answer.vectors.chunks(384).collect();
     assert_eq!(rows.len(), 3);
     for row in &rows {
-        assert!(
-            (dot(row, row) - 1.0).abs() < 1e-5,
-            "a vector's length is not 1"
-        );
+        assert!((dot(row, row) - 1.0).abs() < 1e-5, "a vector's length is not 1");
     }
     let (near, far) = (dot(rows[0], rows[1]), dot(rows[0], rows[2]));
-    assert!(
-        near > far + 0.3,
-        "refund/refund {near}, refund/weather {far}"
-    );
+    assert!(near > far + 0.3, "refund/refund {near}, refund/weather {far}");
 }
 
 #[tokio::test]
@@ -51,18 +51,9 @@ async fn a_cached_vector_equals_a_computed_one() {
     )
     .unwrap();
     let question = texts(&["When will my parcel arrive?"]);
-    let first = service()
-        .embed("minilm", question.clone(), &call())
-        .await
-        .unwrap();
-    let hit = service()
-        .embed("minilm", question.clone(), &call())
-        .await
-        .unwrap();
-    let computed = fresh
-        .embed("uncached", question.clone(), &call())
-        .await
-        .unwrap();
+    let first = service().embed("minilm", question.clone(), &call()).await.unwrap();
+    let hit = service().embed("minilm", question.clone(), &call()).await.unwrap();
+    let computed = fresh.embed("uncached", question.clone(), &call()).await.unwrap();
     let again = fresh.embed("uncached", question, &call()).await.unwrap();
     assert_eq!(first.vectors, hit.vectors);
     assert_eq!(computed.vectors, again.vectors);
@@ -83,10 +74,7 @@ async fn the_second_time_comes_from_the_cache_and_twins_are_computed_once() {
         .await
         .unwrap();
     assert_eq!((source("model"), source("cache")), (2, 1));
-    inference
-        .embed("counting", texts(&["b", "c"]), &call())
-        .await
-        .unwrap();
+    inference.embed("counting", texts(&["b", "c"]), &call()).await.unwrap();
     assert_eq!((source("model"), source("cache")), (3, 2));
 }
 
@@ -109,15 +97,9 @@ async fn a_text_means_the_same_alone_and_in_a_batch() {
             )
         })
         .collect();
-    let batch = inference
-        .embed("batching", all.clone(), &call())
-        .await
-        .unwrap();
+    let batch = inference.embed("batching", all.clone(), &call()).await.unwrap();
     for (row, text) in batch.vectors.chunks(batch.dimensions).zip(&all) {
-        let single = inference
-            .embed("batching", vec![text.clone()], &call())
-            .await
-            .unwrap();
+        let single = inference.embed("batching", vec![text.clone()], &call()).await.unwrap();
         let worst = row
             .iter()
             .zip(&single.vectors)
@@ -131,20 +113,13 @@ async fn a_text_means_the_same_alone_and_in_a_batch() {
 async fn empty_and_strange_texts_have_vectors_and_long_ones_are_cut_and_said_so() {
     let long = "word ".repeat(50_000);
     let answer = service()
-        .embed(
-            "minilm",
-            texts(&["", "\u{0}\u{fffd}🙂", &long, "short"]),
-            &call(),
-        )
+        .embed("minilm", texts(&["", "\u{0}\u{fffd}🙂", &long, "short"]), &call())
         .await
         .unwrap();
     assert_eq!(answer.vectors.len(), 4 * answer.dimensions);
     assert_eq!(answer.truncated, 1);
     assert!(answer.vectors.iter().all(|value| value.is_finite()));
-    let none = service()
-        .embed("minilm", Vec::new(), &call())
-        .await
-        .unwrap();
+    let none = service().embed("minilm", Vec::new(), &call()).await.unwrap();
     assert!(none.vectors.is_empty());
 }
 
@@ -170,18 +145,12 @@ async fn too_many_texts_or_bytes_are_typed_errors() {
 
 #[tokio::test]
 async fn unknown_models_and_wrong_tasks_are_named() {
-    let error = service()
-        .embed("minilm2", texts(&["a"]), &call())
-        .await
-        .unwrap_err();
+    let error = service().embed("minilm2", texts(&["a"]), &call()).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "unknown model: minilm2 (declared: graph, minilm, smol)"
     );
-    let error = service()
-        .embed("smol", texts(&["a"]), &call())
-        .await
-        .unwrap_err();
+    let error = service().embed("smol", texts(&["a"]), &call()).await.unwrap_err();
     assert!(
         matches!(
             error,
@@ -193,38 +162,20 @@ async fn unknown_models_and_wrong_tasks_are_named() {
         ),
         "{error}"
     );
-    let error = service()
-        .embed("graph", texts(&["a"]), &call())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::WrongTask {
-                actual: "graph",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let error = service().embed("graph", texts(&["a"]), &call()).await.unwrap_err();
+    assert!(matches!(error, Error::WrongTask { actual: "graph", .. }), "{error}");
 }
 
 #[tokio::test]
 async fn a_past_deadline_or_cancelled_call_is_not_worked_on() {
     let mut late = call();
     late.deadline = Some(Instant::now());
-    let error = service()
-        .embed("minilm", texts(&["late"]), &late)
-        .await
-        .unwrap_err();
+    let error = service().embed("minilm", texts(&["late"]), &late).await.unwrap_err();
     assert!(matches!(error, Error::DeadlineExceeded), "{error}");
     let mut gone = call();
     gone.cancel = CancellationToken::new();
     gone.cancel.cancel();
-    let error = service()
-        .embed("minilm", texts(&["gone"]), &gone)
-        .await
-        .unwrap_err();
+    let error = service().embed("minilm", texts(&["gone"]), &gone).await.unwrap_err();
     assert!(matches!(error, Error::Cancelled), "{error}");
 }
 
@@ -243,15 +194,9 @@ async fn a_deadline_within_a_large_batch_ends_it_and_the_model_answers_the_next(
         .collect();
     let mut short = call();
     short.deadline = Some(Instant::now() + Duration::from_millis(300));
-    let error = inference
-        .embed("deadline", large, &short)
-        .await
-        .unwrap_err();
+    let error = inference.embed("deadline", large, &short).await.unwrap_err();
     assert!(matches!(error, Error::DeadlineExceeded), "{error}");
-    inference
-        .embed("deadline", texts(&["next"]), &call())
-        .await
-        .unwrap();
+    inference.embed("deadline", texts(&["next"]), &call()).await.unwrap();
 }
 
 #[tokio::test]
@@ -259,13 +204,7 @@ async fn after_shutdown_calls_are_refused_and_it_can_be_repeated() {
     let inference = Inference::start(options(), vec![encoder("stopping")]).unwrap();
     inference.shutdown();
     inference.shutdown();
-    let error = inference
-        .embed("stopping", texts(&["a"]), &call())
-        .await
-        .unwrap_err();
+    let error = inference.embed("stopping", texts(&["a"]), &call()).await.unwrap_err();
     assert!(matches!(error, Error::ShuttingDown), "{error}");
-    assert_eq!(
-        inference.models()[0].state,
-        formwork_inference::ModelState::Stopped
-    );
+    assert_eq!(inference.models()[0].state, formwork_inference::ModelState::Stopped);
 }

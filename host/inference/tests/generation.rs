@@ -1,5 +1,11 @@
 //! Text comes in order, can be stopped at any token, and never takes the process down.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says where"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -10,10 +16,7 @@ use support::{ask, call, generator, options, service, spec};
 #[tokio::test]
 async fn greedy_text_streams_in_order_and_is_the_same_twice() {
     let request = ask("Name the capital of France in one short sentence.", 24);
-    let mut first = service()
-        .generate("smol", request.clone(), &call())
-        .await
-        .unwrap();
+    let mut first = service().generate("smol", request.clone(), &call()).await.unwrap();
     let (mut streamed, mut tokens) = (String::new(), 0);
     while let Some(chunk) = first.next().await.unwrap() {
         assert!(chunk.logprob <= 0.0 && chunk.logprob.is_finite());
@@ -111,10 +114,7 @@ async fn the_token_limit_and_the_context_end_a_text_with_length() {
         .unwrap();
     limited.text().await.unwrap();
     let summary = limited.summary().unwrap();
-    assert_eq!(
-        (summary.reason, summary.output_tokens),
-        (FinishReason::Length, 5)
-    );
+    assert_eq!((summary.reason, summary.output_tokens), (FinishReason::Length, 5));
 
     let task = ModelTask::Generator {
         context_tokens: 64,
@@ -165,10 +165,7 @@ async fn a_prompt_longer_than_the_context_is_too_large_and_the_next_one_works() 
 #[tokio::test]
 async fn template_markers_in_a_text_stay_text() {
     let count = async |prompt: &str| {
-        let mut completion = service()
-            .generate("smol", ask(prompt, 1), &call())
-            .await
-            .unwrap();
+        let mut completion = service().generate("smol", ask(prompt, 1), &call()).await.unwrap();
         completion.text().await.unwrap();
         completion.summary().unwrap().prompt_tokens
     };
@@ -203,19 +200,10 @@ async fn bad_requests_are_invalid_arguments() {
         },
     ];
     for request in bad {
-        let error = service()
-            .generate("smol", request.clone(), &call())
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(error, Error::InvalidArgument(_)),
-            "{request:?}: {error}"
-        );
+        let error = service().generate("smol", request.clone(), &call()).await.unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument(_)), "{request:?}: {error}");
     }
-    let error = service()
-        .generate("minilm", ask("a", 1), &call())
-        .await
-        .unwrap_err();
+    let error = service().generate("minilm", ask("a", 1), &call()).await.unwrap_err();
     assert!(
         matches!(
             error,
@@ -227,10 +215,7 @@ async fn bad_requests_are_invalid_arguments() {
         ),
         "{error}"
     );
-    let error = service()
-        .generate("nobody", ask("a", 1), &call())
-        .await
-        .unwrap_err();
+    let error = service().generate("nobody", ask("a", 1), &call()).await.unwrap_err();
     assert!(matches!(error, Error::UnknownModel { .. }), "{error}");
 }
 
@@ -258,16 +243,10 @@ async fn cancelling_stops_within_one_token() {
     assert!(matches!(long.next().await, Err(Error::Cancelled)));
     assert!(matches!(long.next().await, Err(Error::Cancelled)));
     // The actor serves this one only when it has left the first.
-    let mut next = inference
-        .generate("cancelled", ask("Hi", 1), &call())
-        .await
-        .unwrap();
+    let mut next = inference.generate("cancelled", ask("Hi", 1), &call()).await.unwrap();
     next.text().await.unwrap();
     let after = drawn("cancelled") - at_cancel - u64::from(next.summary().unwrap().output_tokens);
-    assert!(
-        after <= 1,
-        "{after} tokens were drawn after the cancellation"
-    );
+    assert!(after <= 1, "{after} tokens were drawn after the cancellation");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -280,10 +259,7 @@ async fn dropping_a_completion_stops_within_one_token() {
     assert!(long.next().await.unwrap().is_some());
     drop(long);
     let at_drop = drawn("dropped");
-    let mut next = inference
-        .generate("dropped", ask("Hi", 1), &call())
-        .await
-        .unwrap();
+    let mut next = inference.generate("dropped", ask("Hi", 1), &call()).await.unwrap();
     next.text().await.unwrap();
     let after = drawn("dropped") - at_drop - u64::from(next.summary().unwrap().output_tokens);
     assert!(after <= 1, "{after} tokens were drawn after the drop");
@@ -319,14 +295,7 @@ async fn a_deadline_ends_a_generation_and_a_queued_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_answers_busy() {
-    let inference = Inference::start(
-        Options {
-            queue: 1,
-            ..options()
-        },
-        vec![generator("busy")],
-    )
-    .unwrap();
+    let inference = Inference::start(Options { queue: 1, ..options() }, vec![generator("busy")]).unwrap();
     let frame = call();
     let running = inference
         .generate("busy", ask("Write a very long story.", 900), &frame)

@@ -1,8 +1,5 @@
 //! A graph runs on tensors; tensors that do not fit are refused with a reason.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test helper fails the test by panicking"
-)]
+#![allow(clippy::unwrap_used, reason = "a test helper fails the test by panicking")]
 
 mod support;
 
@@ -30,10 +27,7 @@ fn inputs(ids: &[i64]) -> Inputs {
 #[tokio::test]
 async fn pooling_a_graphs_output_by_hand_gives_the_embedding() {
     for model in ["graph", "minilm"] {
-        let (id, outputs) = service()
-            .run(model, inputs(&HELLO_WORLD), &call())
-            .await
-            .unwrap();
+        let (id, outputs) = service().run(model, inputs(&HELLO_WORLD), &call()).await.unwrap();
         assert_eq!(id.name, model);
         let (name, states) = &outputs[0];
         assert_eq!(
@@ -74,30 +68,15 @@ async fn tensors_that_do_not_fit_are_invalid_arguments() {
         Vec::new(),
     ];
     for inputs in cases {
-        let error = service()
-            .run("graph", inputs.clone(), &call())
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(error, Error::InvalidArgument(_)),
-            "{inputs:?}: {error}"
-        );
+        let error = service().run("graph", inputs.clone(), &call()).await.unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument(_)), "{inputs:?}: {error}");
     }
     // Only the graph knows that these are wrong: a token that is not in the vocabulary, too many.
     for ids in [vec![101, i64::MAX, 102], vec![5; 600]] {
-        let error = service()
-            .run("graph", inputs(&ids), &call())
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(error, Error::InvalidArgument(_) | Error::Native(_)),
-            "{error}"
-        );
+        let error = service().run("graph", inputs(&ids), &call()).await.unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument(_) | Error::Native(_)), "{error}");
     }
-    service()
-        .run("graph", inputs(&HELLO_WORLD), &call())
-        .await
-        .unwrap();
+    service().run("graph", inputs(&HELLO_WORLD), &call()).await.unwrap();
 }
 
 #[tokio::test]
@@ -110,22 +89,7 @@ async fn large_tensors_and_wrong_models_are_refused() {
         .run("graph", vec![("input_ids".to_owned(), big)], &call())
         .await
         .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::TooLarge {
-                got: 40_000_000,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    let error = service()
-        .run("smol", inputs(&HELLO_WORLD), &call())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, Error::WrongTask { wanted: "run", .. }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::TooLarge { got: 40_000_000, .. }), "{error}");
+    let error = service().run("smol", inputs(&HELLO_WORLD), &call()).await.unwrap_err();
+    assert!(matches!(error, Error::WrongTask { wanted: "run", .. }), "{error}");
 }

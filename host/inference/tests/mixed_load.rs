@@ -1,5 +1,11 @@
 //! Both libraries at once, from many callers: everybody gets the right answer.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says where"
+)]
+
 mod support;
 
 use formwork_inference::Inference;
@@ -60,10 +66,7 @@ async fn an_embedding_does_not_wait_for_a_long_generation() {
     let request = ask("Write a very long story.", 300);
     let mut long = inference.generate("slow", request, &call()).await.unwrap();
     assert!(long.next().await.unwrap().is_some());
-    inference
-        .embed("quick", texts(&["in between"]), &call())
-        .await
-        .unwrap();
+    inference.embed("quick", texts(&["in between"]), &call()).await.unwrap();
     let when_embedded = drawn();
     long.text().await.unwrap();
     assert!(

@@ -1,8 +1,5 @@
 //! A file that is not what it should be is refused by name, before native code sees it.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test helper fails the test by panicking"
-)]
+#![allow(clippy::unwrap_used, reason = "a test helper fails the test by panicking")]
 
 mod support;
 
@@ -35,15 +32,8 @@ fn a_wrong_sha256_names_file_expectation_and_finding() {
     for (mut model, file) in [(generator("a"), gguf()), (encoder("b"), onnx())] {
         model.file.sha256 = "0".repeat(64);
         match start(model) {
-            Err(Error::Checksum {
-                path,
-                expected,
-                actual,
-            }) => {
-                assert_eq!(
-                    (path, expected, actual),
-                    (file.path, "0".repeat(64), file.sha256)
-                );
+            Err(Error::Checksum { path, expected, actual }) => {
+                assert_eq!((path, expected, actual), (file.path, "0".repeat(64), file.sha256));
             }
             other => panic!("{other:?}"),
         }
@@ -76,10 +66,7 @@ fn a_missing_file_says_how_to_get_it() {
 fn garbage_with_the_right_sha256_is_a_bad_model_file() {
     let dir = tempfile::tempdir().unwrap();
     let mut head = vec![0; 3_000_000];
-    fs::File::open(gguf().path)
-        .unwrap()
-        .read_exact(&mut head)
-        .unwrap();
+    fs::File::open(gguf().path).unwrap().read_exact(&mut head).unwrap();
     let mut version = head.clone();
     version[4] = 99;
     let mut keys = head.clone();
@@ -102,10 +89,7 @@ fn garbage_with_the_right_sha256_is_a_bad_model_file() {
             prefix_slots: 1,
         };
         let error = start(spec("bad", task, write(&dir, name, bytes))).unwrap_err();
-        assert!(
-            matches!(error, Error::BadModelFile { .. }),
-            "{name}: {error}"
-        );
+        assert!(matches!(error, Error::BadModelFile { .. }), "{name}: {error}");
     }
     let whole = fs::read(onnx().path).unwrap();
     let cases: [(&str, &[u8]); 4] = [
@@ -117,10 +101,7 @@ fn garbage_with_the_right_sha256_is_a_bad_model_file() {
     ];
     for (name, bytes) in cases {
         let error = start(spec("bad", ModelTask::Graph {}, write(&dir, name, bytes))).unwrap_err();
-        assert!(
-            matches!(error, Error::BadModelFile { .. }),
-            "{name}: {error}"
-        );
+        assert!(matches!(error, Error::BadModelFile { .. }), "{name}: {error}");
     }
     let tokenizer = write(&dir, "tokenizer.json", b"{\"version\": 1}");
     let model = spec(
@@ -142,18 +123,12 @@ fn declarations_are_checked() {
     let twice = Inference::start(options(), vec![generator("a"), encoder("a")]);
     assert!(matches!(twice, Err(Error::InvalidArgument(_))), "{twice:?}");
     let nameless = start(generator("a b"));
-    assert!(
-        matches!(nameless, Err(Error::InvalidArgument(_))),
-        "{nameless:?}"
-    );
+    assert!(matches!(nameless, Err(Error::InvalidArgument(_))), "{nameless:?}");
     let tiny = ModelTask::Generator {
         context_tokens: 1,
         prefix_slots: 1,
     };
-    assert!(matches!(
-        start(spec("a", tiny, gguf())),
-        Err(Error::InvalidArgument(_))
-    ));
+    assert!(matches!(start(spec("a", tiny, gguf())), Err(Error::InvalidArgument(_))));
 
     let parsed: ModelSpec = serde_json::from_value(serde_json::json!({
         "name": "smol", "version": "2", "task": { "kind": "generator", "context_tokens": 512 },
@@ -195,8 +170,7 @@ fn without_onnx_models_the_library_is_not_touched() {
 
 #[tokio::test]
 async fn a_loaded_model_tells_what_it_is() {
-    let inference =
-        Inference::start(options(), vec![generator("smol"), encoder("minilm")]).unwrap();
+    let inference = Inference::start(options(), vec![generator("smol"), encoder("minilm")]).unwrap();
     let models = inference.models();
     assert_eq!(
         models.iter().map(|model| model.task).collect::<Vec<_>>(),
@@ -206,8 +180,5 @@ async fn a_loaded_model_tells_what_it_is() {
         assert_eq!(model.state, ModelState::Ready);
         assert!(model.file_bytes > 20_000_000 && !model.load.is_zero());
     }
-    inference
-        .embed("minilm", texts(&["ready"]), &call())
-        .await
-        .unwrap();
+    inference.embed("minilm", texts(&["ready"]), &call()).await.unwrap();
 }

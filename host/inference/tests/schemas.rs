@@ -1,8 +1,5 @@
 //! Constrained output validates; schemas that could harm are refused with a reason.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test helper fails the test by panicking"
-)]
+#![allow(clippy::unwrap_used, reason = "a test helper fails the test by panicking")]
 
 mod support;
 
@@ -47,17 +44,13 @@ async fn output_validates_against_its_schema() {
             "string": { "type": "number" }, "größe / ~ \"q\"": { "type": "boolean" } },
             "required": ["string", "größe / ~ \"q\""] }),
     ];
-    let message =
-        "Anna Berg (anna@example.org) wants her money back for order AB-1234, since 2026-03-01.";
+    let message = "Anna Berg (anna@example.org) wants her money back for order AB-1234, since 2026-03-01.";
     for schema in &schemas {
         let validator = jsonschema::validator_for(schema).unwrap();
         for temperature in [0.0, 1.2] {
             let (value, reason) = constrained(schema, message, temperature).await;
             assert_eq!(reason, FinishReason::Stop);
-            assert!(
-                validator.is_valid(&value),
-                "{value} is not valid for {schema}"
-            );
+            assert!(validator.is_valid(&value), "{value} is not valid for {schema}");
         }
     }
 }
@@ -89,8 +82,7 @@ async fn hostile_schemas_are_typed_errors_and_the_model_still_answers() {
         json!({ "type": [] }).to_string(),
         json!({ "$ref": "#" }).to_string(),
         json!({ "allOf": [{ "$ref": "#" }] }).to_string(),
-        json!({ "type": "object", "properties": { "a": { "$ref": "https://example.org/x" } } })
-            .to_string(),
+        json!({ "type": "object", "properties": { "a": { "$ref": "https://example.org/x" } } }).to_string(),
         json!({ "type": "object", "properties": { "": { "type": "null" } } }).to_string(),
         json!({ "type": "object", "properties": [] }).to_string(),
         json!({ "type": "object", "required": ["missing"] }).to_string(),
@@ -138,12 +130,7 @@ async fn hostile_schemas_are_typed_errors_and_the_model_still_answers() {
 #[tokio::test]
 async fn the_largest_schemas_that_are_allowed_work_or_are_refused() {
     let properties: serde_json::Map<_, _> = (0..64)
-        .map(|n| {
-            (
-                format!("p{n}"),
-                json!({ "type": "string", "maxLength": 300 }),
-            )
-        })
+        .map(|n| (format!("p{n}"), json!({ "type": "string", "maxLength": 300 })))
         .collect();
     let optional = json!({ "type": "object", "properties": properties });
     let mut nested = json!({ "type": "boolean" });

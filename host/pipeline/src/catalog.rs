@@ -33,12 +33,20 @@ impl FromStr for PluginReference {
         let plain = |part: &str| {
             !part.is_empty()
                 && part.len() <= 64
-                && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '+' | '_'))
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '+' | '_'))
         };
         if plain(name) && plain(tag) {
-            Ok(Self { name: name.into(), tag: tag.into() })
+            Ok(Self {
+                name: name.into(),
+                tag: tag.into(),
+            })
         } else {
-            Err(format!("`{}` is not NAME, NAME@VERSION or NAME@ALIAS", text.escape_debug()))
+            Err(format!(
+                "`{}` is not NAME, NAME@VERSION or NAME@ALIAS",
+                text.escape_debug()
+            ))
         }
     }
 }
@@ -134,8 +142,15 @@ impl Catalog {
         folder: &Path,
         policy: GrantPolicy,
     ) -> Result<(Self, Vec<RefusedPlugin>), CatalogError> {
-        let catalog = Self { engine: engine.clone(), policy: Arc::new(policy), installed: Arc::default() };
-        let unreadable = |source| CatalogError::Io { path: folder.to_owned(), source };
+        let catalog = Self {
+            engine: engine.clone(),
+            policy: Arc::new(policy),
+            installed: Arc::default(),
+        };
+        let unreadable = |source| CatalogError::Io {
+            path: folder.to_owned(),
+            source,
+        };
         let mut files = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
@@ -146,7 +161,10 @@ impl Catalog {
         files.sort();
         let mut refused = Vec::new();
         for file in files {
-            let bytes = std::fs::read(&file).map_err(|source| CatalogError::Io { path: file.clone(), source });
+            let bytes = std::fs::read(&file).map_err(|source| CatalogError::Io {
+                path: file.clone(),
+                source,
+            });
             let installed = match bytes {
                 Ok(bytes) => catalog.install(bytes).await.map(|_| ()),
                 Err(error) => Err(error),
@@ -173,7 +191,11 @@ impl Catalog {
             if holder.digest() == plugin.digest() {
                 return Ok(Arc::clone(holder));
             }
-            return Err(CatalogError::VersionTaken { name, version, installed: holder.digest().to_string() });
+            return Err(CatalogError::VersionTaken {
+                name,
+                version,
+                installed: holder.digest().to_string(),
+            });
         }
         versions.insert(version, Arc::clone(&plugin));
         Ok(plugin)
@@ -192,7 +214,10 @@ impl Catalog {
             }
             versions.get(&Version::parse(&wanted.tag).ok()?).cloned()
         });
-        found.ok_or_else(|| UnknownPlugin { reference: reference.to_owned(), known: installed.to_string() })
+        found.ok_or_else(|| UnknownPlugin {
+            reference: reference.to_owned(),
+            known: installed.to_string(),
+        })
     }
 
     /// Every installed version.
@@ -209,7 +234,11 @@ impl Catalog {
                     digest: plugin.digest().to_string(),
                     kind: manifest.kind.to_string(),
                     description: manifest.description.clone(),
-                    aliases: if stable == Some(version) { vec![DEFAULT_ALIAS.into()] } else { Vec::new() },
+                    aliases: if stable == Some(version) {
+                        vec![DEFAULT_ALIAS.into()]
+                    } else {
+                        Vec::new()
+                    },
                     grants: manifest
                         .grants
                         .iter()
@@ -225,7 +254,11 @@ impl Catalog {
 
 /// The highest release; the highest prerelease when there is nothing else.
 fn stable(versions: &BTreeMap<Version, Arc<Plugin>>) -> Option<(&Version, &Arc<Plugin>)> {
-    versions.iter().rev().find(|(version, _)| version.pre.is_empty()).or_else(|| versions.iter().next_back())
+    versions
+        .iter()
+        .rev()
+        .find(|(version, _)| version.pre.is_empty())
+        .or_else(|| versions.iter().next_back())
 }
 
 impl fmt::Display for Installed {

@@ -65,7 +65,11 @@ impl FormDefinition {
     pub fn parse(text: &[u8]) -> Result<Self, DefinitionError> {
         let mut deserializer = serde_json::Deserializer::from_slice(text);
         let definition: Self = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-            DefinitionError::one(Problem::new(pointer(error.path()), "definition", error.inner().to_string()))
+            DefinitionError::one(Problem::new(
+                pointer(error.path()),
+                "definition",
+                error.inner().to_string(),
+            ))
         })?;
         deserializer
             .end()
@@ -87,7 +91,11 @@ impl FormDefinition {
     fn check(&self) -> Result<(), DefinitionError> {
         let mut problems = Vec::new();
         if !self.schema.is_object() && !self.schema.is_boolean() {
-            problems.push(Problem::new("/schema", "schema", "must be a JSON Schema: an object or a boolean"));
+            problems.push(Problem::new(
+                "/schema",
+                "schema",
+                "must be a JSON Schema: an object or a boolean",
+            ));
         }
         if self.pipeline.is_empty() {
             problems.push(Problem::new("/pipeline", "pipeline", "must have at least one step"));
@@ -95,7 +103,9 @@ impl FormDefinition {
         for uri in self.schemas.keys() {
             let absolute = uri.split_once(':').is_some_and(|(scheme, rest)| {
                 scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-                    && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+                    && scheme
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
                     && !rest.is_empty()
             });
             if !absolute {
@@ -113,7 +123,11 @@ impl FormDefinition {
                 problems.push(Problem::new(format!("/pipeline/{index}/name"), "step-name", message));
             }
             if let Err(error) = step.plugin.parse::<PluginReference>() {
-                problems.push(Problem::new(format!("/pipeline/{index}/plugin"), "plugin-reference", error));
+                problems.push(Problem::new(
+                    format!("/pipeline/{index}/plugin"),
+                    "plugin-reference",
+                    error,
+                ));
             }
         }
         DefinitionError::unless_empty(problems)

@@ -15,7 +15,11 @@ pub struct Problem {
 
 impl Problem {
     pub(crate) fn new(pointer: impl Into<String>, code: &str, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), code: code.into(), message: message.into() }
+        Self {
+            pointer: pointer.into(),
+            code: code.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -29,14 +33,23 @@ pub struct DefinitionError {
 
 impl DefinitionError {
     pub(crate) fn one(problem: Problem) -> Self {
-        Self { problems: vec![problem] }
+        Self {
+            problems: vec![problem],
+        }
     }
 
     pub(crate) fn unless_empty(problems: Vec<Problem>) -> Result<(), Self> {
-        if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Self { problems })
+        }
     }
 }
 
 fn first(problems: &[Problem]) -> String {
-    problems.first().map(|problem| format!("at `{}`: {}", problem.pointer, problem.message)).unwrap_or_default()
+    problems
+        .first()
+        .map(|problem| format!("at `{}`: {}", problem.pointer, problem.message))
+        .unwrap_or_default()
 }

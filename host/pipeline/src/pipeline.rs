@@ -74,9 +74,17 @@ impl Pipeline {
                 id: id.to_owned(),
                 version,
                 schema: definition.schema.to_string(),
-                schemas: definition.schemas.iter().map(|(uri, schema)| (uri.clone(), schema.to_string())).collect(),
+                schemas: definition
+                    .schemas
+                    .iter()
+                    .map(|(uri, schema)| (uri.clone(), schema.to_string()))
+                    .collect(),
             },
-            settings: definition.pipeline.iter().map(|step| step.settings.to_string()).collect(),
+            settings: definition
+                .pipeline
+                .iter()
+                .map(|step| step.settings.to_string())
+                .collect(),
             definition,
         }
     }
@@ -152,10 +160,18 @@ impl Pipeline {
     ) -> StepReport {
         match self.step(catalog, step) {
             Ok((index, plugin)) => {
-                let report = plugin.work(&self.form, &self.settings[index], submission, context).await;
-                StepReport { plugin: Some(PluginIdentity::of(&plugin)), report }
+                let report = plugin
+                    .work(&self.form, &self.settings[index], submission, context)
+                    .await;
+                StepReport {
+                    plugin: Some(PluginIdentity::of(&plugin)),
+                    report,
+                }
             }
-            Err(error) => StepReport { plugin: None, report: failed(error) },
+            Err(error) => StepReport {
+                plugin: None,
+                report: failed(error),
+            },
         }
     }
 
@@ -168,7 +184,10 @@ impl Pipeline {
         context: CallContext,
     ) -> Result<Vec<u8>, CallError> {
         let (index, plugin) = self.step(catalog, step)?;
-        plugin.export_frame(&self.form, &self.settings[index], frame, context).await.result
+        plugin
+            .export_frame(&self.form, &self.settings[index], frame, context)
+            .await
+            .result
     }
 
     /// Runs every step in order, without a store: what `formwork run` and the demo do. A step that fails ends the run.
@@ -194,7 +213,10 @@ impl Pipeline {
             })
             .collect();
         let Ok(plan) = Plan::try_new(order) else {
-            return RunReport { status: SubmissionStatus::Failed, steps: Vec::new() };
+            return RunReport {
+                status: SubmissionStatus::Failed,
+                steps: Vec::new(),
+            };
         };
         let mut submission = submission.clone();
         let mut progress: Vec<Option<Progress>> = vec![None; names.len()];
@@ -209,18 +231,33 @@ impl Pipeline {
             progress[next] = Some(match &report.report.result {
                 Ok(output) => {
                     submission.results.push((name.to_owned(), output.json.to_string()));
-                    let verdict = if output.rejected { Verdict::Rejected } else { Verdict::Accepted };
-                    Progress { state: State::Completed, verdict: Some(verdict) }
+                    let verdict = if output.rejected {
+                        Verdict::Rejected
+                    } else {
+                        Verdict::Accepted
+                    };
+                    Progress {
+                        state: State::Completed,
+                        verdict: Some(verdict),
+                    }
                 }
-                Err(_) => Progress { state: State::Dead, verdict: None },
+                Err(_) => Progress {
+                    state: State::Dead,
+                    verdict: None,
+                },
             });
-            steps.push(StepRun { step: name.to_owned(), report });
+            steps.push(StepRun {
+                step: name.to_owned(),
+                report,
+            });
         }
     }
 
     /// Whether a step's plugin is of a kind.
     pub fn is_kind(&self, catalog: &Catalog, step: &StepDefinition, kind: Kind) -> bool {
-        catalog.resolve(&step.plugin).is_ok_and(|plugin| plugin.manifest().kind == kind)
+        catalog
+            .resolve(&step.plugin)
+            .is_ok_and(|plugin| plugin.manifest().kind == kind)
     }
 
     fn step(&self, catalog: &Catalog, name: &str) -> Result<(usize, Arc<Plugin>), CallError> {
@@ -231,8 +268,9 @@ impl Pipeline {
             .enumerate()
             .find(|(_, step)| step.name == name)
             .ok_or_else(|| CallError::Host(format!("form {} has no step `{name}`", self.form.id)))?;
-        let plugin =
-            catalog.resolve(&definition.plugin).map_err(|error: UnknownPlugin| CallError::Host(error.to_string()))?;
+        let plugin = catalog
+            .resolve(&definition.plugin)
+            .map_err(|error: UnknownPlugin| CallError::Host(error.to_string()))?;
         Ok((index, plugin))
     }
 
@@ -267,7 +305,11 @@ fn pool_of(plugin: &Plugin) -> Pool {
 }
 
 fn failed(error: CallError) -> Report<Output> {
-    Report { result: Err(error), usage: Usage::default(), models: Vec::<ModelId>::new() }
+    Report {
+        result: Err(error),
+        usage: Usage::default(),
+        models: Vec::<ModelId>::new(),
+    }
 }
 
 /// A plugin's error as problems of the definition.

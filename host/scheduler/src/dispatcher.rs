@@ -100,13 +100,7 @@ async fn claim(
     // Never dropped half-way, not even by a drain: the store might have leased tasks to nobody.
     let claimed: Vec<Claimed> = shared
         .store
-        .claim(
-            state.pool,
-            &shared.worker,
-            limit,
-            shared.options.lease_ms,
-            clock::now(),
-        )
+        .claim(state.pool, &shared.worker, limit, shared.options.lease_ms, clock::now())
         .await?;
     let found = if claimed.len() < limit as usize {
         Found::All
@@ -114,9 +108,7 @@ async fn claim(
         Found::More
     };
     for task in claimed {
-        let run = shared
-            .runs
-            .insert(task.id, task.run_lease, state.pool, claimed_at);
+        let run = shared.runs.insert(task.id, task.run_lease, state.pool, claimed_at);
         let permit = permits.split(1);
         let work = executor::run(Arc::clone(shared), Arc::clone(state), task, run);
         tokio::spawn(async move {

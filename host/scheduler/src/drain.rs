@@ -27,10 +27,7 @@ pub(crate) async fn run(shared: Arc<Shared>, grace: Duration) {
     let released = tally.released.load(Ordering::Relaxed);
     shared.draining.cancel();
     let dispatchers: Vec<_> = {
-        let mut dispatchers = shared
-            .dispatchers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut dispatchers = shared.dispatchers.lock().unwrap_or_else(PoisonError::into_inner);
         dispatchers.drain(..).collect()
     };
     tracing::info!(running = shared.runs.all().len(), grace = ?grace, "draining");

@@ -49,13 +49,7 @@ impl Drop for Entry<'_> {
     }
 }
 
-async fn attempt(
-    shared: &Arc<Shared>,
-    state: &PoolState,
-    task: Claimed,
-    run: &Arc<Run>,
-    span: &tracing::Span,
-) -> End {
+async fn attempt(shared: &Arc<Shared>, state: &PoolState, task: Claimed, run: &Arc<Run>, span: &tracing::Span) -> End {
     let limit = shared.options.pool(state.pool).limit();
     let (tell_start, started) = oneshot::channel();
     let mut work = pin!(state.lane.spawn_task({

@@ -96,9 +96,7 @@ pub(crate) async fn reap(shared: &Shared, now: Millis) -> formwork_store::Result
                 ReapedAs::Cancelled => "cancelled",
             };
             tracing::warn!(task = %task.id, pool = %task.pool, outcome, "worker vanished, task settled");
-            metrics::REAPED
-                .with_label_values(&[task.pool.as_str(), outcome])
-                .inc();
+            metrics::REAPED.with_label_values(&[task.pool.as_str(), outcome]).inc();
         }
         count += reaped.len();
         if reaped.len() < REAP_TASKS as usize {

@@ -215,9 +215,7 @@ impl Lane {
             })
         });
         self.handle.shared.push(line, job)?;
-        answered
-            .await
-            .unwrap_or_else(|_| Err(LaneError::Closed(pool)))
+        answered.await.unwrap_or_else(|_| Err(LaneError::Closed(pool)))
     }
 
     /// What the threads use; CPU time is read now, the busy ratio is that of the latest sample.
@@ -251,9 +249,7 @@ impl Lane {
             let ratio = (busy_seconds - sample.busy_seconds) / (passed * threads);
             sample.busy_ratio = ratio.clamp(0.0, 1.0);
         }
-        metrics::BUSY_RATIO
-            .with_label_values(&[pool])
-            .set(sample.busy_ratio);
+        metrics::BUSY_RATIO.with_label_values(&[pool]).set(sample.busy_ratio);
         metrics::CPU_SECONDS
             .with_label_values(&[pool])
             .inc_by((cpu_seconds - sample.cpu_seconds).max(0.0));
@@ -285,9 +281,7 @@ impl Shared {
         match line {
             Line::Tasks => lines.tasks.push_back(job),
             Line::Calls if lines.calls.len() >= self.inbox => {
-                metrics::INBOX_FULL
-                    .with_label_values(&[self.pool.as_str()])
-                    .inc();
+                metrics::INBOX_FULL.with_label_values(&[self.pool.as_str()]).inc();
                 return Err(LaneError::Full(self.pool));
             }
             Line::Calls => lines.calls.push_back(job),
@@ -302,10 +296,7 @@ impl Shared {
         let (tasks, calls) = {
             let mut lines = self.lines();
             lines.closed = true;
-            (
-                std::mem::take(&mut lines.tasks),
-                std::mem::take(&mut lines.calls),
-            )
+            (std::mem::take(&mut lines.tasks), std::mem::take(&mut lines.calls))
         };
         drop((tasks, calls));
         self.pushed.notify_waiters();

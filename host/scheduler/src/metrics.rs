@@ -1,8 +1,7 @@
 //! What the scheduler tells operators. Labels are the three pools and fixed outcome words.
 
 use prometheus::{
-    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec,
-    Opts, core::Collector,
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, core::Collector,
 };
 use std::sync::LazyLock;
 
@@ -12,8 +11,7 @@ pub(crate) static WAIT_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
         "formwork_scheduler_wait_seconds",
         "time from runnable to started in seconds, by pool",
         vec![
-            0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0,
-            1_800.0,
+            0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1_800.0,
         ],
     )
 });
@@ -24,8 +22,7 @@ pub(crate) static RUN_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
         "formwork_scheduler_run_seconds",
         "time from started to ended in seconds, by pool",
         vec![
-            0.000_1, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0,
-            300.0,
+            0.000_1, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0,
         ],
     )
 });
@@ -34,10 +31,7 @@ pub(crate) static RUN_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
 /// refused or the lease was lost), `unrecorded` (the store failed; the lease ends and the task comes back).
 pub(crate) static OUTCOMES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     registered(IntCounterVec::new(
-        Opts::new(
-            "formwork_scheduler_runs_total",
-            "ended runs by pool and outcome",
-        ),
+        Opts::new("formwork_scheduler_runs_total", "ended runs by pool and outcome"),
         &["pool", "outcome"],
     ))
 });

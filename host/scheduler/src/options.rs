@@ -140,12 +140,7 @@ impl SchedulerOptions {
             within(at("threads"), options.threads as u64, 1, threads)?;
             let permits = u64::from(limits::POOL_PERMITS);
             within(at("permits"), options.permits.into(), 1, permits)?;
-            within(
-                at("runs_per_thread"),
-                options.runs_per_thread.into(),
-                1,
-                permits,
-            )?;
+            within(at("runs_per_thread"), options.runs_per_thread.into(), 1, permits)?;
             within(at("inbox"), options.inbox as u64, 1, 1 << 20)?;
             within(at("limit_ms"), options.limit_ms, 1, DAY_MS)?;
             within(at("poll_ms"), options.poll_ms, 1, DAY_MS)?;
@@ -153,12 +148,7 @@ impl SchedulerOptions {
         within("lease_ms".into(), self.lease_ms, 1, DAY_MS)?;
         let longest = self.lease_ms / limits::HEARTBEATS_PER_LEASE;
         within("heartbeat_ms".into(), self.heartbeat_ms, 1, longest)?;
-        within(
-            "max_crashes".into(),
-            self.max_crashes.into(),
-            1,
-            u32::MAX.into(),
-        )?;
+        within("max_crashes".into(), self.max_crashes.into(), 1, u32::MAX.into())?;
         within("stop_grace_ms".into(), self.stop_grace_ms, 0, DAY_MS)
     }
 

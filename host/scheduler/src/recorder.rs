@@ -49,8 +49,7 @@ impl Retries {
         if !retryable {
             return Disposition::Dead(DeadReason::Failed);
         }
-        let at_least =
-            u64::try_from(retry_after.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+        let at_least = u64::try_from(retry_after.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
         self.policy
             .after_failure(self.attempt, clock::now(), rand::random(), at_least)
     }
@@ -164,10 +163,7 @@ fn report(shared: &Shared, state: &PoolState, run: &Run, end: End, retries: &Ret
             let limit = shared.options.pool(state.pool).limit_ms;
             failed(
                 "deadline-exceeded",
-                format!(
-                    "no result within the {limit} ms that pool {} allows",
-                    state.pool
-                ),
+                format!("no result within the {limit} ms that pool {} allows", state.pool),
             )
         }
         (None, _) => failed("cancelled", "the run stopped without being asked to".into()),
@@ -176,9 +172,7 @@ fn report(shared: &Shared, state: &PoolState, run: &Run, end: End, retries: &Ret
 
 fn traces(outcome: Option<RunOutcome>) -> (Option<Provenance>, Option<f64>) {
     match outcome {
-        Some(RunOutcome::Failed {
-            provenance, cpu_ms, ..
-        }) => (provenance, cpu_ms),
+        Some(RunOutcome::Failed { provenance, cpu_ms, .. }) => (provenance, cpu_ms),
         _ => (None, None),
     }
 }

@@ -92,13 +92,7 @@ impl Runs {
     }
 
     /// Adds a run that was claimed by a call made at `claimed_at`.
-    pub(crate) fn insert(
-        &self,
-        id: TaskId,
-        lease: RunLease,
-        pool: Pool,
-        claimed_at: Instant,
-    ) -> Arc<Run> {
+    pub(crate) fn insert(&self, id: TaskId, lease: RunLease, pool: Pool, claimed_at: Instant) -> Arc<Run> {
         let run = Arc::new(Run {
             id,
             lease,
@@ -123,18 +117,14 @@ impl Runs {
         if self.missed_cancel.swap(false, Ordering::AcqRel) {
             self.beat_now.notify_one();
         }
-        metrics::PERMITS_IN_USE
-            .with_label_values(&[pool.as_str()])
-            .inc();
+        metrics::PERMITS_IN_USE.with_label_values(&[pool.as_str()]).inc();
         run
     }
 
     pub(crate) fn remove(&self, run: &Run) {
         let mut table = lock(&self.table);
         if table.remove(&(run.id, run.lease)).is_some() {
-            metrics::PERMITS_IN_USE
-                .with_label_values(&[run.pool.as_str()])
-                .dec();
+            metrics::PERMITS_IN_USE.with_label_values(&[run.pool.as_str()]).dec();
         }
         self.count.send_replace(table.len());
     }
@@ -161,10 +151,7 @@ impl Runs {
 
     /// Runs of one pool.
     pub(crate) fn of(&self, pool: Pool) -> usize {
-        lock(&self.table)
-            .values()
-            .filter(|run| run.pool == pool)
-            .count()
+        lock(&self.table).values().filter(|run| run.pool == pool).count()
     }
 
     /// Waits until there are none.

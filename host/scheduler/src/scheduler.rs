@@ -128,10 +128,7 @@ impl Shared {
             pool.lane.close();
         }
         self.shutdown.cancel();
-        self.ownership
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.ownership.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
@@ -208,10 +205,7 @@ impl Scheduler {
             let work = dispatcher::run(Arc::clone(&shared), Arc::clone(pool));
             dispatchers.push(handle.spawn(work));
         }
-        *shared
-            .dispatchers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = dispatchers;
+        *shared.dispatchers.lock().unwrap_or_else(PoisonError::into_inner) = dispatchers;
         handle.spawn(events::listen(Arc::clone(&shared), events));
         handle.spawn(sample(Arc::clone(&shared)));
         handle.spawn(recovery::run(Arc::clone(&shared)));
@@ -220,9 +214,7 @@ impl Scheduler {
             .name("fw-control".to_owned())
             .spawn(move || control.block_on(shutdown.cancelled()))?;
         tracing::info!(worker = shared.worker, started_at = %clock::now(), "scheduler started");
-        Ok(Self {
-            owner: Arc::new(owner),
-        })
+        Ok(Self { owner: Arc::new(owner) })
     }
 
     /// The name under which this process claims tasks; random per start.
@@ -346,9 +338,6 @@ impl StoreOwnership {
 
 impl Drop for StoreOwnership {
     fn drop(&mut self) {
-        OWNED
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.0);
+        OWNED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
     }
 }

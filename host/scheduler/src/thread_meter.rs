@@ -42,9 +42,7 @@ impl ThreadMeter {
     }
 
     fn now_ns(&self) -> u64 {
-        u64::try_from(self.zero.elapsed().as_nanos())
-            .unwrap_or(u64::MAX)
-            .max(1)
+        u64::try_from(self.zero.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
     }
 
     /// The calling thread is the metered one.

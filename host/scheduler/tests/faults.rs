@@ -10,10 +10,9 @@ mod support;
 use async_trait::async_trait;
 use formwork_scheduler::Scheduler;
 use formwork_store::{
-    Cancel, Claimed, Error, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
-    NewSubmission, Page, Paged, PoolStats, PutForm, Reaped, Record, Result, Retry, Store,
-    StoreEvent, SubmissionId, SubmissionSummary, SubmissionView, Submit, TaskEvent, TaskFilter,
-    TaskId, TaskResult, TaskSummary, TaskView,
+    Cancel, Claimed, Error, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm, NewSubmission, Page,
+    Paged, PoolStats, PutForm, Reaped, Record, Result, Retry, Store, StoreEvent, SubmissionId, SubmissionSummary,
+    SubmissionView, Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView,
 };
 use formwork_tasks::{Millis, Pool, RunLease, State, SubmissionStatus};
 use std::{
@@ -90,50 +89,22 @@ impl Store for Faulty {
     async fn submission(&self, id: SubmissionId) -> Result<Option<SubmissionView>> {
         self.store.submission(id).await
     }
-    async fn submissions(
-        &self,
-        form: Option<&str>,
-        page: Page,
-    ) -> Result<Paged<SubmissionSummary>> {
+    async fn submissions(&self, form: Option<&str>, page: Page) -> Result<Paged<SubmissionSummary>> {
         self.store.submissions(form, page).await
     }
-    async fn claim(
-        &self,
-        pool: Pool,
-        worker: &str,
-        limit: u32,
-        lease_ms: u64,
-        now: Millis,
-    ) -> Result<Vec<Claimed>> {
+    async fn claim(&self, pool: Pool, worker: &str, limit: u32, lease_ms: u64, now: Millis) -> Result<Vec<Claimed>> {
         let call = self.store.claim(pool, worker, limit, lease_ms, now);
         self.claim.around(call).await
     }
-    async fn heartbeat(
-        &self,
-        runs: &[(TaskId, RunLease)],
-        lease_ms: u64,
-        now: Millis,
-    ) -> Result<HeartbeatReply> {
+    async fn heartbeat(&self, runs: &[(TaskId, RunLease)], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
         let call = self.store.heartbeat(runs, lease_ms, now);
         self.heartbeat.around(call).await
     }
-    async fn complete(
-        &self,
-        task: TaskId,
-        run_lease: RunLease,
-        result: TaskResult,
-        now: Millis,
-    ) -> Result<Record> {
+    async fn complete(&self, task: TaskId, run_lease: RunLease, result: TaskResult, now: Millis) -> Result<Record> {
         let call = self.store.complete(task, run_lease, result, now);
         self.complete.around(call).await
     }
-    async fn fail(
-        &self,
-        task: TaskId,
-        run_lease: RunLease,
-        failure: Failure,
-        now: Millis,
-    ) -> Result<Record> {
+    async fn fail(&self, task: TaskId, run_lease: RunLease, failure: Failure, now: Millis) -> Result<Record> {
         self.store.fail(task, run_lease, failure, now).await
     }
     async fn release(&self, task: TaskId, run_lease: RunLease, now: Millis) -> Result<Record> {
@@ -217,9 +188,7 @@ async fn a_result_survives_a_store_that_fails_before_and_after_recording_it() {
 async fn claims_and_recovery_are_tried_again() {
     let bench = Bench::new().await;
     let id = bench.submit("default").await;
-    let ghost = bench
-        .store
-        .claim(Pool::Default, "w-ghost", 9, 60_000, support::now());
+    let ghost = bench.store.claim(Pool::Default, "w-ghost", 9, 60_000, support::now());
     assert_eq!(ghost.await.unwrap().len(), 1);
     let faulty = Faulty::new(&bench);
     faulty.list.before.store(1, Ordering::SeqCst);

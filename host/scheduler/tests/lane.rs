@@ -72,10 +72,7 @@ async fn a_full_inbox_refuses_and_a_dropped_call_drops_its_work() {
     let mut waiting = Box::pin(lane.spawn(|| async { 2 }));
     assert!((&mut waiting).now_or_never().is_none());
     assert_eq!(lane.usage().queued, 1);
-    assert_eq!(
-        lane.spawn(|| async { 3 }).await,
-        Err(LaneError::Full(Pool::High))
-    );
+    assert_eq!(lane.spawn(|| async { 3 }).await, Err(LaneError::Full(Pool::High)));
     running.abort();
     assert!(soon("drop", end).await.is_err());
     assert_eq!(soon("next", waiting).await, Ok(2));
@@ -137,19 +134,12 @@ async fn threads_are_ranked_by_pool_and_their_cpu_time_is_counted_while_they_com
             .unwrap();
         let rest = stat.rsplit(')').next().unwrap();
         let fields: Vec<_> = rest.split_whitespace().collect();
-        (
-            fields[19 - 3].parse().unwrap(),
-            fields[41 - 3].parse().unwrap(),
-        )
+        (fields[19 - 3].parse().unwrap(), fields[41 - 3].parse().unwrap())
     }
     let own: i32 = {
         let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
         let rest = stat.rsplit(')').next().unwrap().to_owned();
-        rest.split_whitespace()
-            .nth(19 - 3)
-            .unwrap()
-            .parse()
-            .unwrap()
+        rest.split_whitespace().nth(19 - 3).unwrap().parse().unwrap()
     };
     let (high, default) = (lane(Pool::High, |_| {}), lane(Pool::Default, |_| {}));
     let batched = lane(Pool::Batched, |_| {});

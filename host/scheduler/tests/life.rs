@@ -34,10 +34,7 @@ async fn tasks_flow_through_a_pipeline_each_on_the_threads_of_its_pool() {
         options(),
         runner(|task, context| async move {
             let thread = thread::current().name().unwrap().to_owned();
-            assert!(
-                thread.starts_with(&format!("fw-{}-", context.pool)),
-                "{thread}"
-            );
+            assert!(thread.starts_with(&format!("fw-{}-", context.pool)), "{thread}");
             let before: Vec<_> = task.outputs.iter().map(|o| o.output.clone()).collect();
             done(&format!("{:?}", format!("{} {before:?}", task.step)))
         }),
@@ -52,10 +49,7 @@ async fn tasks_flow_through_a_pipeline_each_on_the_threads_of_its_pool() {
         let worker = view.tasks[0].summary.worker.clone();
         assert_eq!(worker.as_deref(), Some(scheduler.worker()));
         let output = &view.tasks[1].result.as_ref().unwrap().output;
-        assert!(
-            output.contains("label") && output.contains("check"),
-            "{output}"
-        );
+        assert!(output.contains("label") && output.contains("check"), "{output}");
     }
 }
 
@@ -120,10 +114,7 @@ async fn hopeless_and_exhausted_tasks_are_dead_with_their_reason() {
     assert_eq!(view.tasks[0].summary.dead_reason, Some(DeadReason::Failed));
     assert_eq!(view.tasks[0].summary.attempts, 1);
     let view = bench.settled(exhausted).await;
-    assert_eq!(
-        view.tasks[0].summary.dead_reason,
-        Some(DeadReason::Exhausted)
-    );
+    assert_eq!(view.tasks[0].summary.dead_reason, Some(DeadReason::Exhausted));
     assert_eq!(view.tasks[0].summary.errors, 3);
     assert_eq!(view.tasks[0].summary.error.as_ref().unwrap().code, "broken");
 }

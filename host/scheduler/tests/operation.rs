@@ -19,10 +19,7 @@ async fn tasks_of_a_killed_process_run_again_at_once() {
     let bench = Bench::new().await;
     let id = bench.submit("default").await;
     let hour = 3_600_000;
-    let ghost = bench
-        .store
-        .claim(Pool::Default, "w-ghost", 9, hour, now())
-        .await;
+    let ghost = bench.store.claim(Pool::Default, "w-ghost", 9, hour, now()).await;
     assert_eq!(ghost.unwrap().len(), 1);
     let scheduler = bench.start(options(), runner(|_, _| async { done("1") }));
     soon("ready", scheduler.ready()).await;
@@ -40,10 +37,7 @@ async fn a_task_that_kills_every_worker_ends_in_the_dead_letters() {
     let mut options = options();
     options.max_crashes = 2;
     for _ in 0..2 {
-        let claimed = bench
-            .store
-            .claim(Pool::Default, "w-ghost", 9, 60_000, now())
-            .await;
+        let claimed = bench.store.claim(Pool::Default, "w-ghost", 9, 60_000, now()).await;
         assert_eq!(claimed.unwrap().len(), 1);
         // What the scheduler claims goes back at the drain and is the next ghost's.
         let deaf = runner(|_, _| std::future::pending());

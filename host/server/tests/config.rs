@@ -1,5 +1,11 @@
 //! Configuration: layers, and what a mistake gets.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says where"
+)]
+
 use formwork_server::config::{ConfigError, Loaded, StoreUrl, load_with};
 
 fn load(file: Option<&str>, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {

@@ -1,5 +1,11 @@
 //! The server is killed in the middle of a thousand submissions and started again: every acknowledged one ends, none twice.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says where"
+)]
+
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -29,7 +35,10 @@ impl Server {
     fn start(folder: &Path) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_formwork"))
             .args(["serve", "--listen", "127.0.0.1:0"])
-            .env("FORMWORK_STORE", format!("sqlite:{}", folder.join("formwork.db").display()))
+            .env(
+                "FORMWORK_STORE",
+                format!("sqlite:{}", folder.join("formwork.db").display()),
+            )
             .env("FORMWORK_LOG", "info")
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
@@ -86,7 +95,9 @@ async fn submit(url: &str, numbers: Vec<usize>, acknowledged: &AtomicUsize) -> H
             .await;
         let Ok(response) = sent else { break };
         let status = response.status();
-        let Ok(answer) = response.json::<Value>().await else { break };
+        let Ok(answer) = response.json::<Value>().await else {
+            break;
+        };
         assert!(status.is_success(), "{answer}");
         acks.insert(number, answer["id"].as_str().unwrap().to_owned());
         acknowledged.fetch_add(1, Ordering::SeqCst);
@@ -107,7 +118,12 @@ async fn every_acknowledged_submission_ends_once_across_kills() {
     let folder = tempfile::tempdir().unwrap();
     let client = reqwest::Client::new();
     let mut server = Server::start(folder.path());
-    let put = client.put(format!("{}/v1/forms/kill", server.url)).json(&form()).send().await.unwrap();
+    let put = client
+        .put(format!("{}/v1/forms/kill", server.url))
+        .json(&form())
+        .send()
+        .await
+        .unwrap();
     assert!(put.status().is_success(), "{}", put.text().await.unwrap());
 
     let acknowledged = Arc::new(AtomicUsize::new(0));
@@ -125,7 +141,10 @@ async fn every_acknowledged_submission_ends_once_across_kills() {
         server = Server::start(folder.path());
     }
     let left: Vec<usize> = (0..SUBMISSIONS).filter(|number| !acks.contains_key(number)).collect();
-    assert!(!left.is_empty(), "the server was killed after everything was acknowledged: nothing was tried");
+    assert!(
+        !left.is_empty(),
+        "the server was killed after everything was acknowledged: nothing was tried"
+    );
     acks.extend(submit_all(&server.url, &left, &acknowledged).await);
     assert_eq!(acks.len(), SUBMISSIONS);
 
@@ -143,10 +162,22 @@ async fn every_acknowledged_submission_ends_once_across_kills() {
     assert_eq!(ids.len(), SUBMISSIONS, "two submissions were acknowledged under one id");
 
     // The recorded effect: each submission's line is in the export exactly once.
-    let export = client.get(format!("{}/v1/forms/kill/exports/archive", server.url)).send().await.unwrap().text().await.unwrap();
+    let export = client
+        .get(format!("{}/v1/forms/kill/exports/archive", server.url))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     let exported: Vec<String> = export
         .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned())
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["id"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     assert_eq!(exported.len(), done.len());
     assert_eq!(exported.into_iter().collect::<HashSet<_>>(), done);
@@ -169,5 +200,7 @@ async fn settled(client: &reqwest::Client, url: &str, id: &str) -> Value {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, look).await.expect("an acknowledged submission never settled")
+    tokio::time::timeout(PATIENCE, look)
+        .await
+        .expect("an acknowledged submission never settled")
 }

@@ -1,5 +1,11 @@
 //! `formwork run` as a person types it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says where"
+)]
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -7,7 +13,10 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 fn formwork(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_formwork")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_formwork"))
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 fn form(folder: &Path) -> String {
@@ -24,7 +33,11 @@ fn form(folder: &Path) -> String {
 }
 
 fn lines(path: &str) -> Vec<Value> {
-    std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    std::fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -44,8 +57,17 @@ fn ten_thousand_lines_keep_their_order_and_bad_ones_stop_nothing() {
     }
     std::fs::write(at("in.jsonl"), input).unwrap();
     let form = form(folder.path());
-    let output =
-        formwork(&["run", "--form", &form, "--input", &at("in.jsonl"), "--output", &at("out.jsonl"), "--exports", &at("exports")]);
+    let output = formwork(&[
+        "run",
+        "--form",
+        &form,
+        "--input",
+        &at("in.jsonl"),
+        "--output",
+        &at("out.jsonl"),
+        "--exports",
+        &at("exports"),
+    ]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("10000 lines: 9988 done, 10 rejected, 2 failed"), "{said}");
@@ -75,10 +97,22 @@ fn what_is_wrong_is_said_before_anything_runs() {
     let broken = json!({ "schema": { "type": "strang" }, "pipeline": [{ "name": "check", "plugin": "validate" }] });
     std::fs::write(at("broken.json"), broken.to_string()).unwrap();
     let cases: [(&[&str], i32, &str); 4] = [
-        (&["--form", "nowhere.json", "--input", &at("in.jsonl")], 3, "no such file"),
-        (&["--form", &at("broken.json"), "--input", &at("in.jsonl")], 2, "/schema/type"),
+        (
+            &["--form", "nowhere.json", "--input", &at("in.jsonl")],
+            3,
+            "no such file",
+        ),
+        (
+            &["--form", &at("broken.json"), "--input", &at("in.jsonl")],
+            2,
+            "/schema/type",
+        ),
         (&["--form", &good, "--input", &at("nothing.jsonl")], 3, "no such file"),
-        (&["--form", &good, "--input", &at("in.jsonl"), "--step", "nothing"], 3, "it has check, archive"),
+        (
+            &["--form", &good, "--input", &at("in.jsonl"), "--step", "nothing"],
+            3,
+            "it has check, archive",
+        ),
     ];
     for (arguments, code, expected) in cases {
         let output = formwork(&[&["run", "--output", &at("out.jsonl")], arguments].concat());
@@ -94,7 +128,17 @@ fn one_step_alone_runs_alone() {
     let at = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(at("in.jsonl"), "{\"number\":1}\n\n{\"number\":12}\n").unwrap();
     let form = form(folder.path());
-    let output = formwork(&["run", "--form", &form, "--input", &at("in.jsonl"), "--output", &at("out.jsonl"), "--step", "archive"]);
+    let output = formwork(&[
+        "run",
+        "--form",
+        &form,
+        "--input",
+        &at("in.jsonl"),
+        "--output",
+        &at("out.jsonl"),
+        "--step",
+        "archive",
+    ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let results = lines(&at("out.jsonl"));
     assert_eq!(results.len(), 2);

@@ -154,9 +154,7 @@ async fn complete(store: &Arc<dyn Store>, limit: Duration) -> Result<Rate, Faile
             let mut latencies = Vec::new();
             while start.elapsed() < limit {
                 let asked = Instant::now();
-                let tasks = store
-                    .claim(Pool::Default, &name, CLAIM_BATCH, LEASE_MS, now()?)
-                    .await?;
+                let tasks = store.claim(Pool::Default, &name, CLAIM_BATCH, LEASE_MS, now()?).await?;
                 if tasks.is_empty() {
                     break;
                 }

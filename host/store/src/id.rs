@@ -46,11 +46,7 @@ impl FromStr for SubmissionId {
         };
         let id = Self(Ulid::from_string(text).map_err(|_| invalid())?);
         // One submission has one spelling: lower case and look-alikes decode too, but must not pass as equal.
-        if id.to_string() == text {
-            Ok(id)
-        } else {
-            Err(invalid())
-        }
+        if id.to_string() == text { Ok(id) } else { Err(invalid()) }
     }
 }
 
@@ -82,11 +78,7 @@ impl FromStr for TaskId {
             submission: submission.parse().map_err(|_| invalid())?,
             step: step.parse().map_err(|_| invalid())?,
         };
-        if id.to_string() == text {
-            Ok(id)
-        } else {
-            Err(invalid())
-        }
+        if id.to_string() == text { Ok(id) } else { Err(invalid()) }
     }
 }
 

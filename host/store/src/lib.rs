@@ -21,11 +21,10 @@ mod store;
 pub use error::{Error, Result};
 pub use id::{InvalidId, SubmissionId, TaskId};
 pub use model::{
-    Cancel, Claimed, ExportChunk, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply,
-    Idempotency, ModelRef, NewForm, NewSubmission, Page, Paged, PluginRef, PoolStats, Provenance,
-    PutForm, Reaped, ReapedAs, Record, Retry, StepOutput, StoreEvent, SubmissionSummary,
-    SubmissionView, Submit, TaskError, TaskEvent, TaskFilter, TaskOutput, TaskResult, TaskSummary,
-    TaskView,
+    Cancel, Claimed, ExportChunk, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, Idempotency, ModelRef,
+    NewForm, NewSubmission, Page, Paged, PluginRef, PoolStats, Provenance, PutForm, Reaped, ReapedAs, Record, Retry,
+    StepOutput, StoreEvent, SubmissionSummary, SubmissionView, Submit, TaskError, TaskEvent, TaskFilter, TaskOutput,
+    TaskResult, TaskSummary, TaskView,
 };
 pub use store::Store;
 

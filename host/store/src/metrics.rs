@@ -48,9 +48,7 @@ pub(crate) static FATAL: LazyLock<IntGauge> = LazyLock::new(|| {
 });
 
 fn histogram(name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
-    registered(Histogram::with_opts(
-        HistogramOpts::new(name, help).buckets(buckets),
-    ))
+    registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
 }
 
 #[expect(

@@ -4,8 +4,7 @@
 
 use crate::{SubmissionId, TaskId};
 use formwork_tasks::{
-    DeadReason, Disposition, Millis, Pool, Priority, RunLease, State, Step, SubmissionStatus,
-    Verdict,
+    DeadReason, Disposition, Millis, Pool, Priority, RunLease, State, Step, SubmissionStatus, Verdict,
 };
 use serde::{Deserialize, Serialize};
 

@@ -1,10 +1,9 @@
 //! The one seam between the product and its databases.
 
 use crate::{
-    Cancel, Claimed, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
-    NewSubmission, Page, Paged, PoolStats, PutForm, Reaped, Record, Result, Retry, StoreEvent,
-    SubmissionId, SubmissionSummary, SubmissionView, Submit, TaskEvent, TaskFilter, TaskId,
-    TaskResult, TaskSummary, TaskView,
+    Cancel, Claimed, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm, NewSubmission, Page, Paged,
+    PoolStats, PutForm, Reaped, Record, Result, Retry, StoreEvent, SubmissionId, SubmissionSummary, SubmissionView,
+    Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView,
 };
 use async_trait::async_trait;
 use formwork_tasks::{Millis, Pool, RunLease};
@@ -55,11 +54,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// As [`Store::submit`].
-    async fn submit_many(
-        &self,
-        submissions: Vec<NewSubmission>,
-        now: Millis,
-    ) -> Result<Vec<Submit>>;
+    async fn submit_many(&self, submissions: Vec<NewSubmission>, now: Millis) -> Result<Vec<Submit>>;
 
     /// A submission with its tasks.
     async fn submission(&self, id: SubmissionId) -> Result<Option<SubmissionView>>;
@@ -68,49 +63,24 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// `Error::Invalid` for a cursor that is not of this list.
-    async fn submissions(&self, form: Option<&str>, page: Page)
-    -> Result<Paged<SubmissionSummary>>;
+    async fn submissions(&self, form: Option<&str>, page: Page) -> Result<Paged<SubmissionSummary>>;
 
     // --- work ---
 
     /// Takes up to `limit` tasks of a pool for `lease_ms`: highest priority first, then the one due longest,
     /// then the oldest. Take a permit before you claim: what is claimed must run now.
-    async fn claim(
-        &self,
-        pool: Pool,
-        worker: &str,
-        limit: u32,
-        lease_ms: u64,
-        now: Millis,
-    ) -> Result<Vec<Claimed>>;
+    async fn claim(&self, pool: Pool, worker: &str, limit: u32, lease_ms: u64, now: Millis) -> Result<Vec<Claimed>>;
 
     /// Prolongs leases to `now + lease_ms` and tells which runs are lost or shall be cancelled. One call for
     /// all runs of a process, not one per run.
-    async fn heartbeat(
-        &self,
-        runs: &[(TaskId, RunLease)],
-        lease_ms: u64,
-        now: Millis,
-    ) -> Result<HeartbeatReply>;
+    async fn heartbeat(&self, runs: &[(TaskId, RunLease)], lease_ms: u64, now: Millis) -> Result<HeartbeatReply>;
 
     /// Records a result, its export chunk, the next tasks and the submission's status.
-    async fn complete(
-        &self,
-        task: TaskId,
-        run_lease: RunLease,
-        result: TaskResult,
-        now: Millis,
-    ) -> Result<Record>;
+    async fn complete(&self, task: TaskId, run_lease: RunLease, result: TaskResult, now: Millis) -> Result<Record>;
 
     /// Records a failed or cancelled run, and the submission's status. If a cancel was requested the task is
     /// cancelled, whatever the disposition says.
-    async fn fail(
-        &self,
-        task: TaskId,
-        run_lease: RunLease,
-        failure: Failure,
-        now: Millis,
-    ) -> Result<Record>;
+    async fn fail(&self, task: TaskId, run_lease: RunLease, failure: Failure, now: Millis) -> Result<Record>;
 
     /// Gives a task back without spending an attempt (graceful drain).
     async fn release(&self, task: TaskId, run_lease: RunLease, now: Millis) -> Result<Record>;

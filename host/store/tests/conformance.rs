@@ -1,8 +1,9 @@
 //! The conformance suite, run over every backend. A case sees nothing but `&dyn Store`.
 
 #![allow(
+    clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that cannot go on says why and fails"
+    reason = "a test that cannot go on says where"
 )]
 
 mod suite;
@@ -91,14 +92,8 @@ fn sqlite_store(durability: sqlite::Durability) -> (sqlite::SqliteStore, tempfil
         durability,
         ..sqlite::Options::new(path)
     };
-    (
-        sqlite::SqliteStore::open(&options).expect("store opens"),
-        folder,
-    )
+    (sqlite::SqliteStore::open(&options).expect("store opens"), folder)
 }
 
 every_case!(sqlite_sync, sqlite_store(sqlite::Durability::Sync));
-every_case!(
-    sqlite_interval,
-    sqlite_store(sqlite::Durability::Interval { ms: 5 })
-);
+every_case!(sqlite_interval, sqlite_store(sqlite::Durability::Interval { ms: 5 }));

@@ -1,8 +1,9 @@
 //! What only the embedded backend promises: killed processes, failing disks, one process per file.
 
 #![allow(
+    clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that cannot go on says why and fails"
+    reason = "a test that cannot go on says where"
 )]
 
 use formwork_store::{
@@ -57,22 +58,14 @@ fn new_id(client: u64, number: u64) -> SubmissionId {
 fn child(test: &str, file: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("test binary"));
     command
-        .args([
-            "--exact",
-            test,
-            "--ignored",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
         .env(CHILD_FILE, file)
         .stdout(Stdio::piped());
     command
 }
 
 fn child_file() -> PathBuf {
-    std::env::var_os(CHILD_FILE)
-        .expect("started by another test")
-        .into()
+    std::env::var_os(CHILD_FILE).expect("started by another test").into()
 }
 
 /// Kills the child even when the test fails.
@@ -96,10 +89,7 @@ async fn child_enqueues() {
         tokio::spawn(async move {
             for number in 0.. {
                 let id = new_id(client, number);
-                let outcome = store
-                    .submit(submission(id, 300), NOW)
-                    .await
-                    .expect("recorded");
+                let outcome = store.submit(submission(id, 300), NOW).await.expect("recorded");
                 assert_eq!(outcome, Submit::Created);
                 let mut out = std::io::stdout().lock();
                 writeln!(out, "acknowledged {id}")
@@ -119,11 +109,7 @@ async fn acknowledged_submissions_survive_kill_9() {
     let file = folder.path().join("store.db");
     let mut acknowledged: Vec<SubmissionId> = Vec::new();
     for round in 1..=5 {
-        let mut process = Killed(
-            child("child_enqueues", &file)
-                .spawn()
-                .expect("child starts"),
-        );
+        let mut process = Killed(child("child_enqueues", &file).spawn().expect("child starts"));
         let out = BufReader::new(process.0.stdout.take().expect("stdout is piped"));
         let mut lines = out.lines().map_while(Result::ok);
         let mut of_this_round = 0;
@@ -156,11 +142,9 @@ async fn acknowledged_submissions_survive_kill_9() {
             .expect("checks");
         assert_eq!(integrity, "ok");
         let counted: u64 = raw
-            .query_row(
-                "SELECT count(*) FROM tasks WHERE state = 'available'",
-                [],
-                |row| row.get(0),
-            )
+            .query_row("SELECT count(*) FROM tasks WHERE state = 'available'", [], |row| {
+                row.get(0)
+            })
             .expect("counts");
         assert_eq!(counted, stats.available, "counters are as durable as tasks");
     }
@@ -182,10 +166,7 @@ async fn two_processes_cannot_share_a_file() {
     let file = folder.path().join("store.db");
     let mut process = Killed(child("child_holds", &file).spawn().expect("child starts"));
     let out = BufReader::new(process.0.stdout.take().expect("stdout is piped"));
-    let held = out
-        .lines()
-        .map_while(Result::ok)
-        .any(|line| line.contains("holding"));
+    let held = out.lines().map_while(Result::ok).any(|line| line.contains("holding"));
     assert!(held, "the child holds the file");
 
     match SqliteStore::open(&Options::new(&file)) {
@@ -274,17 +255,11 @@ async fn an_io_error_stops_the_store() {
             continue;
         };
         let id = id.parse().expect("is an id");
-        assert!(
-            store.submission(id).await.expect("read").is_some(),
-            "{id} is lost"
-        );
+        assert!(store.submission(id).await.expect("read").is_some(), "{id} is lost");
         acknowledged += 1;
     }
     assert!(acknowledged > 10, "{acknowledged}");
-    store
-        .ready()
-        .await
-        .expect("a new process on a sound disk goes on");
+    store.ready().await.expect("a new process on a sound disk goes on");
 }
 
 #[tokio::test]
@@ -293,8 +268,7 @@ async fn a_newer_schema_is_refused_and_untouched() {
     let file = folder.path().join("store.db");
     drop(open(&file));
     let raw = rusqlite::Connection::open(&file).expect("opens");
-    raw.execute_batch("PRAGMA user_version = 999")
-        .expect("is set");
+    raw.execute_batch("PRAGMA user_version = 999").expect("is set");
     drop(raw);
     match SqliteStore::open(&Options::new(&file)) {
         Err(Error::Unsupported { what, found, .. }) => {
@@ -310,14 +284,9 @@ fn a_file_that_is_no_database_is_refused() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let file = folder.path().join("store.db");
     std::fs::write(&file, "# Shopping list\n".repeat(1_000)).expect("is written");
-    assert!(matches!(
-        SqliteStore::open(&Options::new(&file)),
-        Err(Error::Fatal(_))
-    ));
+    assert!(matches!(SqliteStore::open(&Options::new(&file)), Err(Error::Fatal(_))));
     assert!(
-        std::fs::read(&file)
-            .expect("is read")
-            .starts_with(b"# Shopping list"),
+        std::fs::read(&file).expect("is read").starts_with(b"# Shopping list"),
         "untouched"
     );
 }
@@ -361,10 +330,7 @@ async fn class_interval_keeps_everything_when_closed() {
     }
     store.close().await;
     let store = SqliteStore::open(&options).expect("store opens");
-    let claimed = store
-        .claim(Pool::Default, "w", 256, 1_000, NOW)
-        .await
-        .expect("claimed");
+    let claimed = store.claim(Pool::Default, "w", 256, 1_000, NOW).await.expect("claimed");
     assert_eq!(claimed.len(), 100);
 }
 

@@ -4,9 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Milliseconds since the Unix epoch. Who reads the clock decides which clock; this crate never does.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Millis(pub i64);
 
@@ -14,11 +12,7 @@ impl Millis {
     /// The point `ms` milliseconds later; stops at the largest representable time.
     #[must_use]
     pub const fn plus(self, ms: u64) -> Self {
-        let ms = if ms > i64::MAX as u64 {
-            i64::MAX
-        } else {
-            ms as i64
-        };
+        let ms = if ms > i64::MAX as u64 { i64::MAX } else { ms as i64 };
         Self(self.0.saturating_add(ms))
     }
 

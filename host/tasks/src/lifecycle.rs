@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 /// The fencing token of one run of a task: rises by one with every claim and never falls.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunLease(pub u64);
 
@@ -228,11 +226,7 @@ impl Lifecycle {
     pub fn apply(&mut self, command: Command, now: Millis) -> Result<Change, Refusal> {
         let before = *self;
         let change = self.decide(command, now)?;
-        debug_assert_eq!(
-            self.broken_invariant(&before),
-            None,
-            "{before:?} {command:?}"
-        );
+        debug_assert_eq!(self.broken_invariant(&before), None, "{before:?} {command:?}");
         Ok(change)
     }
 
@@ -269,9 +263,7 @@ impl Lifecycle {
                 other => Err(Refusal::WrongState(other)),
             },
             Command::Cancel => match self.state {
-                State::Available | State::Retryable => {
-                    Ok(self.go(State::Cancelled, Actor::Operator, "cancelled"))
-                }
+                State::Available | State::Retryable => Ok(self.go(State::Cancelled, Actor::Operator, "cancelled")),
                 State::Running => {
                     self.cancel_requested = true;
                     Ok(Change::Kept)
@@ -362,12 +354,7 @@ impl Lifecycle {
         self.state = to;
         self.lease_until = None;
         self.cancel_requested = false;
-        Change::Moved(Transition {
-            from,
-            to,
-            actor,
-            why,
-        })
+        Change::Moved(Transition { from, to, actor, why })
     }
 
     /// The first invariant that does not hold after a step from `before`, or `None`. Checked after every
@@ -402,9 +389,6 @@ impl Lifecycle {
                 "a completed task never changes",
             ),
         ];
-        checks
-            .iter()
-            .find(|(holds, _)| !holds)
-            .map(|(_, name)| *name)
+        checks.iter().find(|(holds, _)| !holds).map(|(_, name)| *name)
     }
 }

@@ -65,11 +65,7 @@ impl RetryPolicy {
     ///
     /// # Errors
     /// [`InvalidRetryPolicy`] when there is no attempt, or the cap is below the base.
-    pub const fn try_new(
-        max_attempts: u32,
-        base_ms: u64,
-        cap_ms: u64,
-    ) -> Result<Self, InvalidRetryPolicy> {
+    pub const fn try_new(max_attempts: u32, base_ms: u64, cap_ms: u64) -> Result<Self, InvalidRetryPolicy> {
         if max_attempts == 0 {
             return Err(InvalidRetryPolicy::NoAttempts);
         }
@@ -93,21 +89,13 @@ impl RetryPolicy {
     #[must_use]
     pub fn ceiling_ms(&self, attempt: u32) -> u64 {
         let doublings = attempt.saturating_sub(1).min(63);
-        self.base_ms
-            .saturating_mul(1_u64 << doublings)
-            .min(self.cap_ms)
+        self.base_ms.saturating_mul(1_u64 << doublings).min(self.cap_ms)
     }
 
     /// What becomes of a task whose attempt number `attempt` (counted from 1) failed with a curable error.
     /// `random` is uniform over all `u64`; `at_least_ms` is what the failing side asked for (`Retry-After`), or 0.
     #[must_use]
-    pub fn after_failure(
-        &self,
-        attempt: u32,
-        now: Millis,
-        random: u64,
-        at_least_ms: u64,
-    ) -> Disposition {
+    pub fn after_failure(&self, attempt: u32, now: Millis, random: u64, at_least_ms: u64) -> Disposition {
         if attempt >= self.max_attempts {
             return Disposition::Dead(DeadReason::Exhausted);
         }

@@ -74,9 +74,7 @@ impl fmt::Display for State {
 
 /// A state name that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown task state: {0:?}, expected one of available, running, retryable, completed, cancelled, dead"
-)]
+#[error("unknown task state: {0:?}, expected one of available, running, retryable, completed, cancelled, dead")]
 pub struct UnknownState(pub String);
 
 impl FromStr for State {
@@ -145,12 +143,7 @@ pub struct Edge {
 }
 
 const fn edge(from: State, to: State, actor: Actor, guard: &'static str) -> Edge {
-    Edge {
-        from,
-        to,
-        actor,
-        guard,
-    }
+    Edge { from, to, actor, guard }
 }
 
 const LEASE: &str = "the worker shows the current run_lease";
@@ -189,12 +182,7 @@ pub const EDGES: &[Edge] = &[
         Actor::Reaper,
         "the lease has ended once too often",
     ),
-    edge(
-        State::Retryable,
-        State::Available,
-        Actor::Reaper,
-        "run_at has come",
-    ),
+    edge(State::Retryable, State::Available, Actor::Reaper, "run_at has come"),
     edge(State::Retryable, State::Cancelled, Actor::Operator, "none"),
     edge(
         State::Retryable,

@@ -1,13 +1,13 @@
 //! The task state machine under random histories.
 
 #![allow(
+    clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that cannot go on says why and fails"
+    reason = "a test that cannot go on says where"
 )]
 
 use formwork_tasks::{
-    Change, Command, DeadReason, Disposition, EDGES, Lifecycle, Millis, Refusal, RunLease, State,
-    Verdict,
+    Change, Command, DeadReason, Disposition, EDGES, Lifecycle, Millis, Refusal, RunLease, State, Verdict,
 };
 use proptest::prelude::*;
 
@@ -33,9 +33,7 @@ impl Sent {
     fn command(self, current: RunLease, now: Millis) -> Command {
         let lease = |behind: u64| RunLease(current.0.saturating_sub(behind));
         match self {
-            Self::Claim(ms) => Command::Claim {
-                until: now.plus(ms),
-            },
+            Self::Claim(ms) => Command::Claim { until: now.plus(ms) },
             Self::Heartbeat(behind, ms) => Command::Heartbeat {
                 lease: lease(behind),
                 until: now.plus(ms),
@@ -48,9 +46,7 @@ impl Sent {
                 lease: lease(behind),
                 disposition,
             },
-            Self::Release(behind) => Command::Release {
-                lease: lease(behind),
-            },
+            Self::Release(behind) => Command::Release { lease: lease(behind) },
             Self::Expire(max_crashes) => Command::Expire { max_crashes },
             Self::Promote => Command::Promote,
             Self::Cancel => Command::Cancel,
@@ -214,10 +210,7 @@ fn every_edge_is_reachable_and_no_other_exists() {
             }
         }
     }
-    let listed: std::collections::HashSet<_> = EDGES
-        .iter()
-        .map(|edge| (edge.from, edge.to, edge.actor))
-        .collect();
+    let listed: std::collections::HashSet<_> = EDGES.iter().map(|edge| (edge.from, edge.to, edge.actor)).collect();
     assert_eq!(edges, listed);
     assert_eq!(listed.len(), EDGES.len(), "no edge is listed twice");
 }
@@ -226,12 +219,7 @@ fn every_edge_is_reachable_and_no_other_exists() {
 fn a_cancel_request_outweighs_a_retry_but_not_a_result() {
     let mut running = Lifecycle::new(START);
     running
-        .apply(
-            Command::Claim {
-                until: START.plus(10),
-            },
-            START,
-        )
+        .apply(Command::Claim { until: START.plus(10) }, START)
         .expect("is available");
     assert_eq!(running.apply(Command::Cancel, START), Ok(Change::Kept));
     let lease = running.run_lease;
@@ -243,9 +231,7 @@ fn a_cancel_request_outweighs_a_retry_but_not_a_result() {
         .expect("is current");
     assert_eq!(failed.state, State::Cancelled);
     let mut released = running;
-    released
-        .apply(Command::Release { lease }, START)
-        .expect("is current");
+    released.apply(Command::Release { lease }, START).expect("is current");
     assert_eq!(released.state, State::Cancelled);
     let mut completed = running;
     let verdict = Verdict::Accepted;
@@ -258,13 +244,8 @@ fn a_cancel_request_outweighs_a_retry_but_not_a_result() {
 #[test]
 fn a_heartbeat_never_shortens_a_lease() {
     let mut task = Lifecycle::new(START);
-    task.apply(
-        Command::Claim {
-            until: START.plus(100),
-        },
-        START,
-    )
-    .expect("is available");
+    task.apply(Command::Claim { until: START.plus(100) }, START)
+        .expect("is available");
     let lease = task.run_lease;
     task.apply(
         Command::Heartbeat {

@@ -1,13 +1,12 @@
 //! Plans: what is refused, and what follows from the states of the tasks.
 
 #![allow(
+    clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that cannot go on says why and fails"
+    reason = "a test that cannot go on says where"
 )]
 
-use formwork_tasks::{
-    Plan, PlanError, Progress, State, Step, SubmissionStatus, Verdict, pipeline::MAX_STEPS,
-};
+use formwork_tasks::{Plan, PlanError, Progress, State, Step, SubmissionStatus, Verdict, pipeline::MAX_STEPS};
 use proptest::prelude::*;
 
 fn refused(steps: Vec<Step>) -> (PlanError, String) {
@@ -34,10 +33,7 @@ fn steps_run_in_order_unless_they_say_otherwise() {
 #[test]
 fn errors_name_their_place() {
     let (error, pointer) = refused(vec![Step::new("a"), Step::new("b"), Step::new("a")]);
-    assert!(
-        matches!(error, PlanError::DuplicateName { first: 0, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, PlanError::DuplicateName { first: 0, .. }), "{error}");
     assert_eq!(pointer, "/pipeline/2/name");
 
     let (error, pointer) = refused(vec![Step::new("a"), Step::new("b").after(["a", "x"])]);
@@ -49,10 +45,7 @@ fn errors_name_their_place() {
     );
 
     let (error, pointer) = refused(vec![Step::new("a"), Step::new("b").after(["a", "a"])]);
-    assert!(
-        matches!(error, PlanError::DuplicateDependency { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, PlanError::DuplicateDependency { .. }), "{error}");
     assert_eq!(pointer, "/pipeline/1/after/1");
 
     for name in ["", "a b", "ä", &"x".repeat(65)] {
@@ -61,9 +54,7 @@ fn errors_name_their_place() {
         assert_eq!(pointer, "/pipeline/0/name");
     }
 
-    let many = (0..=MAX_STEPS)
-        .map(|index| Step::new(format!("s{index}")))
-        .collect();
+    let many = (0..=MAX_STEPS).map(|index| Step::new(format!("s{index}"))).collect();
     assert_eq!(refused(many).1, "/pipeline");
 }
 
@@ -110,15 +101,9 @@ fn a_rejection_outweighs_a_failure() {
     });
     let status = |other| plan.assess(&[rejected, other]).status;
     assert_eq!(status(progress(State::Dead)), SubmissionStatus::Rejected);
-    assert_eq!(
-        status(progress(State::Running)),
-        SubmissionStatus::Processing
-    );
+    assert_eq!(status(progress(State::Running)), SubmissionStatus::Processing);
     let waiting = plan.assess(&[rejected, progress(State::Retryable)]);
-    assert_eq!(
-        (waiting.stop, waiting.status),
-        (vec![1], SubmissionStatus::Rejected)
-    );
+    assert_eq!((waiting.stop, waiting.status), (vec![1], SubmissionStatus::Rejected));
 }
 
 #[test]

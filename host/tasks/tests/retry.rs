@@ -1,8 +1,9 @@
 //! The retry policy: bounds, jitter, exhaustion.
 
 #![allow(
+    clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that cannot go on says why and fails"
+    reason = "a test that cannot go on says where"
 )]
 
 use formwork_tasks::{DeadReason, Disposition, InvalidRetryPolicy, Millis, RetryPolicy};
@@ -34,10 +35,7 @@ fn jitter_is_full() {
         Disposition::RetryAt(at) => at.0,
         other => panic!("{other:?}"),
     };
-    assert_eq!(
-        (wait(0), wait(u64::MAX / 2), wait(u64::MAX)),
-        (0, 2_000, 4_000)
-    );
+    assert_eq!((wait(0), wait(u64::MAX / 2), wait(u64::MAX)), (0, 2_000, 4_000));
 }
 
 #[test]
@@ -59,18 +57,9 @@ fn the_last_attempt_is_the_last() {
 
 #[test]
 fn nonsense_is_refused() {
-    assert_eq!(
-        RetryPolicy::try_new(0, 1, 1),
-        Err(InvalidRetryPolicy::NoAttempts)
-    );
+    assert_eq!(RetryPolicy::try_new(0, 1, 1), Err(InvalidRetryPolicy::NoAttempts));
     let refused = RetryPolicy::try_new(1, 2, 1);
-    assert_eq!(
-        refused,
-        Err(InvalidRetryPolicy::CapBelowBase {
-            base_ms: 2,
-            cap_ms: 1
-        })
-    );
+    assert_eq!(refused, Err(InvalidRetryPolicy::CapBelowBase { base_ms: 2, cap_ms: 1 }));
     let text = r#"{"max_attempts":0,"base_ms":1,"cap_ms":1}"#;
     assert!(serde_json::from_str::<RetryPolicy>(text).is_err());
 }

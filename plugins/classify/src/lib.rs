@@ -79,15 +79,28 @@ impl Classify {
             .labels
             .iter()
             .zip(scores)
-            .map(|(label, score)| Label { name: label.name.trim().to_owned(), score: *score })
+            .map(|(label, score)| Label {
+                name: label.name.trim().to_owned(),
+                score: *score,
+            })
             .collect();
         scores.sort_by(|a, b| b.score.total_cmp(&a.score));
         let wanted = if self.settings.multiple { scores.len() } else { 1 };
-        let labels =
-            scores.iter().take(wanted).filter(|label| label.score >= self.settings.threshold).cloned().collect();
+        let labels = scores
+            .iter()
+            .take(wanted)
+            .filter(|label| label.score >= self.settings.threshold)
+            .cloned()
+            .collect();
         let threshold = ("threshold".to_owned(), shortest(self.settings.threshold));
-        let details = details.iter().map(|(name, value)| ((*name).to_owned(), value.to_string()));
-        Classification { labels, scores, details: [threshold].into_iter().chain(details).collect() }
+        let details = details
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.to_string()));
+        Classification {
+            labels,
+            scores,
+            details: [threshold].into_iter().chain(details).collect(),
+        }
     }
 }
 

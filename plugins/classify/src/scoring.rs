@@ -40,16 +40,19 @@ impl Similarity {
 ///
 /// Not `multiple`: they and the probability of "none" add up to 1. `multiple`: each stands for itself.
 pub(crate) fn probabilities(windows: &[Vec<Similarity>], multiple: bool) -> Vec<f32> {
-    let Some(first) = windows.first() else { return Vec::new() };
+    let Some(first) = windows.first() else {
+        return Vec::new();
+    };
     let labels = first.len();
     let without = first.iter().filter(|label| label.examples.is_empty()).count();
     let without = without as f32 / labels.max(1) as f32;
-    let [scale, constant, by_labels, by_windows, by_missing] =
-        if windows.len() == 1 { fitted::ONE_WINDOW } else { fitted::SEVERAL_WINDOWS };
-    let none = constant
-        + by_labels * (labels as f32).ln()
-        + by_windows * (windows.len() as f32).ln()
-        + by_missing * without;
+    let [scale, constant, by_labels, by_windows, by_missing] = if windows.len() == 1 {
+        fitted::ONE_WINDOW
+    } else {
+        fitted::SEVERAL_WINDOWS
+    };
+    let none =
+        constant + by_labels * (labels as f32).ln() + by_windows * (windows.len() as f32).ln() + by_missing * without;
     let evidence: Vec<Vec<f32>> = windows
         .iter()
         .map(|window| window.iter().map(|label| scale * label.evidence()).collect())
@@ -58,9 +61,17 @@ pub(crate) fn probabilities(windows: &[Vec<Similarity>], multiple: bool) -> Vec<
         .filter_map(|label| evidence.iter().max_by(|a, b| a[label].total_cmp(&b[label])))
         .collect();
     if multiple {
-        return strongest.iter().enumerate().map(|(label, window)| alone(window, label, none)).collect();
+        return strongest
+            .iter()
+            .enumerate()
+            .map(|(label, window)| alone(window, label, none))
+            .collect();
     }
-    let pooled: Vec<f32> = strongest.iter().enumerate().map(|(label, window)| window[label]).collect();
+    let pooled: Vec<f32> = strongest
+        .iter()
+        .enumerate()
+        .map(|(label, window)| window[label])
+        .collect();
     let total = log_sum_exp(pooled.iter().copied().chain([none]));
     pooled.iter().map(|evidence| (evidence - total).exp()).collect()
 }
@@ -68,7 +79,13 @@ pub(crate) fn probabilities(windows: &[Vec<Similarity>], multiple: bool) -> Vec<
 /// The probability of one label, whatever the others are.
 fn alone(window: &[f32], label: usize, none: f32) -> f32 {
     let own = window[label];
-    let others = || window.iter().enumerate().filter(|(other, _)| *other != label).map(|(_, evidence)| *evidence);
+    let others = || {
+        window
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != label)
+            .map(|(_, evidence)| *evidence)
+    };
     // A single label has no rival but "none".
     let best = others().fold(f32::NEG_INFINITY, f32::max);
     let best = if best.is_finite() { best } else { none };
@@ -90,13 +107,22 @@ mod tests {
     use super::*;
 
     fn label(description: f32, examples: &[f32]) -> Similarity {
-        Similarity { description, examples: examples.to_vec() }
+        Similarity {
+            description,
+            examples: examples.to_vec(),
+        }
     }
 
     #[test]
     fn a_clear_match_is_nearly_sure_and_noise_is_nothing() {
-        let clear = vec![vec![label(0.6, &[0.9, 0.7, 0.6, 0.5]), label(0.1, &[0.1, 0.1, 0.0, 0.0])]];
-        let noise = vec![vec![label(0.05, &[0.1, 0.1, 0.1, 0.0]), label(0.1, &[0.1, 0.1, 0.0, 0.0])]];
+        let clear = vec![vec![
+            label(0.6, &[0.9, 0.7, 0.6, 0.5]),
+            label(0.1, &[0.1, 0.1, 0.0, 0.0]),
+        ]];
+        let noise = vec![vec![
+            label(0.05, &[0.1, 0.1, 0.1, 0.0]),
+            label(0.1, &[0.1, 0.1, 0.0, 0.0]),
+        ]];
         for multiple in [false, true] {
             assert!(probabilities(&clear, multiple)[0] > 0.9);
             assert!(probabilities(&noise, multiple).iter().all(|score| *score < 0.2));

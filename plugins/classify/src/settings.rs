@@ -68,10 +68,18 @@ impl Settings {
         problems.fields(&raw.fields);
         problems.labels(&raw.labels);
         if !(raw.threshold > 0.0 && raw.threshold < 1.0) {
-            problems.add("/threshold".into(), "range", "must be above 0 and below 1: it is a probability".into());
+            problems.add(
+                "/threshold".into(),
+                "range",
+                "must be above 0 and below 1: it is a probability".into(),
+            );
         }
         if raw.model.trim().is_empty() {
-            problems.add("/model".into(), "empty", "must name an encoder that the host has, for example `encoder`".into());
+            problems.add(
+                "/model".into(),
+                "empty",
+                "must name an encoder that the host has, for example `encoder`".into(),
+            );
         }
         if !problems.0.is_empty() {
             return Err(Error::InvalidSettings(problems.0));
@@ -105,7 +113,11 @@ impl Problems {
 
     fn fields(&mut self, fields: &[String]) {
         if fields.len() > limits::MAX_FIELDS {
-            self.add("/fields".into(), "too-many", format!("at most {} pointers", limits::MAX_FIELDS));
+            self.add(
+                "/fields".into(),
+                "too-many",
+                format!("at most {} pointers", limits::MAX_FIELDS),
+            );
         }
         let mut seen = HashSet::new();
         for (index, pointer) in fields.iter().enumerate() {
@@ -113,7 +125,11 @@ impl Problems {
                 let hint = "must be a JSON Pointer into the submission's data, for example `/message`";
                 self.add(format!("/fields/{index}"), "pointer", hint.into());
             } else if !seen.insert(pointer) {
-                self.add(format!("/fields/{index}"), "duplicate", format!("`{pointer}` is listed twice"));
+                self.add(
+                    format!("/fields/{index}"),
+                    "duplicate",
+                    format!("`{pointer}` is listed twice"),
+                );
             }
         }
     }
@@ -123,12 +139,20 @@ impl Problems {
             self.add("/labels".into(), "empty", "must describe at least one label".into());
         }
         if labels.len() > limits::MAX_LABELS {
-            self.add("/labels".into(), "too-many", format!("at most {} labels", limits::MAX_LABELS));
+            self.add(
+                "/labels".into(),
+                "too-many",
+                format!("at most {} labels", limits::MAX_LABELS),
+            );
         }
         let examples: usize = labels.iter().map(|label| label.examples.len()).sum();
         if examples > limits::MAX_ALL_EXAMPLES {
             let limit = limits::MAX_ALL_EXAMPLES;
-            self.add("/labels".into(), "too-many", format!("at most {limit} examples together, these are {examples}"));
+            self.add(
+                "/labels".into(),
+                "too-many",
+                format!("at most {limit} examples together, these are {examples}"),
+            );
         }
         let mut names = HashSet::new();
         for (index, label) in labels.iter().enumerate() {
@@ -148,13 +172,21 @@ impl Problems {
             let message = "`none` is what the answer says when no label applies; choose another name";
             self.add(format!("{at}/name"), "reserved", message.into());
         } else if name.chars().count() > limits::MAX_NAME {
-            self.add(format!("{at}/name"), "too-long", format!("at most {} characters", limits::MAX_NAME));
+            self.add(
+                format!("{at}/name"),
+                "too-long",
+                format!("at most {} characters", limits::MAX_NAME),
+            );
         }
         if let Some(description) = &label.description {
             self.text(format!("{at}/description"), description);
         }
         if label.examples.len() > limits::MAX_EXAMPLES {
-            self.add(format!("{at}/examples"), "too-many", format!("at most {} examples", limits::MAX_EXAMPLES));
+            self.add(
+                format!("{at}/examples"),
+                "too-many",
+                format!("at most {} examples", limits::MAX_EXAMPLES),
+            );
         }
         let mut seen = HashSet::new();
         for (index, example) in label.examples.iter().enumerate() {
@@ -196,17 +228,39 @@ mod tests {
     fn a_name_stands_in_for_a_missing_description() {
         let settings = Settings::parse(r#"{"labels":[{"name":"account_access"}]}"#).unwrap();
         assert_eq!(settings.labels[0].description, "account access");
-        assert_eq!((settings.threshold, settings.multiple, settings.model.as_str()), (0.5, false, "encoder"));
+        assert_eq!(
+            (settings.threshold, settings.multiple, settings.model.as_str()),
+            (0.5, false, "encoder")
+        );
     }
 
     #[test]
     fn every_mistake_is_named_with_its_place() {
         assert_eq!(pointers(r#"{"labels":[]}"#), ["/labels"]);
-        assert_eq!(pointers(r#"{"labels":[{"name":"a"},{"name":"a"}]}"#), ["/labels/1/name"]);
+        assert_eq!(
+            pointers(r#"{"labels":[{"name":"a"},{"name":"a"}]}"#),
+            ["/labels/1/name"]
+        );
         assert_eq!(pointers(r#"{"labels":[{"name":"none"}]}"#), ["/labels/0/name"]);
-        assert_eq!(pointers(r#"{"labels":[{"name":" ","description":"","examples":["x","X",""]}],"fields":["m","/a","/a","/~2"],"threshold":1}"#),
-            ["/fields/0", "/fields/2", "/fields/3", "/labels/0/name", "/labels/0/description", "/labels/0/examples/1", "/labels/0/examples/2", "/threshold"]);
-        assert_eq!(pointers(r#"{"labels":[{"name":"a","colour":1}]}"#), ["/labels/0/colour"]);
+        assert_eq!(
+            pointers(
+                r#"{"labels":[{"name":" ","description":"","examples":["x","X",""]}],"fields":["m","/a","/a","/~2"],"threshold":1}"#
+            ),
+            [
+                "/fields/0",
+                "/fields/2",
+                "/fields/3",
+                "/labels/0/name",
+                "/labels/0/description",
+                "/labels/0/examples/1",
+                "/labels/0/examples/2",
+                "/threshold"
+            ]
+        );
+        assert_eq!(
+            pointers(r#"{"labels":[{"name":"a","colour":1}]}"#),
+            ["/labels/0/colour"]
+        );
         assert_eq!(pointers(r#"{"labels":[{"name":5}]}"#), ["/labels/0/name"]);
         let many: Vec<String> = (0..65).map(|index| format!(r#"{{"name":"l{index}"}}"#)).collect();
         assert_eq!(pointers(&format!(r#"{{"labels":[{}]}}"#, many.join(","))), ["/labels"]);

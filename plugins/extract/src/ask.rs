@@ -21,11 +21,19 @@ Text: Good morning, I am Anna Berg from Zurich. The toaster I bought at Acme doe
 {"customer": "Anna Berg", "employee": null, "city": "Zurich", "product": "toaster", "shop": "Acme", "colour": null}"#;
 
 /// Probability of the model's choice and how often such a choice was right (36 sentences, 90 choices), interpolated between.
-const SCALE: [(f32, f32); 6] = [(0.0, 0.02), (0.2, 0.1), (0.35, 0.35), (0.5, 0.65), (0.7, 0.85), (1.0, 0.95)];
+const SCALE: [(f32, f32); 6] = [
+    (0.0, 0.02),
+    (0.2, 0.1),
+    (0.35, 0.35),
+    (0.5, 0.65),
+    (0.7, 0.85),
+    (1.0, 0.95),
+];
 
 /// The instruction: the same for every submission of a form, so that the host keeps what the model made of it.
 pub(crate) fn system<'a>(entities: impl Iterator<Item = &'a Entity>) -> String {
-    let mut text = "Copy the wanted values from the text. Write null for a value that the text does not say.\nWanted:".to_owned();
+    let mut text =
+        "Copy the wanted values from the text. Write null for a value that the text does not say.\nWanted:".to_owned();
     for entity in entities {
         let meaning = if entity.description.is_empty() {
             format!("the {}", entity.name.replace(['_', '-', '.'], " "))
@@ -44,20 +52,30 @@ pub(crate) fn system<'a>(entities: impl Iterator<Item = &'a Entity>) -> String {
 
 /// The JSON Schema of the answer: each entity's value is one of its phrases.
 pub(crate) fn schema(wanted: &[(&Entity, Vec<&str>)]) -> String {
-    let properties: Map<String, Value> =
-        wanted.iter().map(|(entity, phrases)| (key(&entity.name), json!({ "enum": phrases }))).collect();
+    let properties: Map<String, Value> = wanted
+        .iter()
+        .map(|(entity, phrases)| (key(&entity.name), json!({ "enum": phrases })))
+        .collect();
     let required: Vec<String> = wanted.iter().map(|(entity, _)| key(&entity.name)).collect();
-    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false }).to_string()
+    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+        .to_string()
 }
 
 /// `root` is the one name that a schema's property must not have.
 fn key(name: &str) -> String {
-    if name == "root" { "root value".to_owned() } else { name.to_owned() }
+    if name == "root" {
+        "root value".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 /// Most tokens the answer can need.
 pub(crate) fn tokens(entities: usize) -> u32 {
-    u32::try_from(entities).unwrap_or(u32::MAX).saturating_mul(limits::VALUE_TOKENS).saturating_add(16)
+    u32::try_from(entities)
+        .unwrap_or(u32::MAX)
+        .saturating_mul(limits::VALUE_TOKENS)
+        .saturating_add(16)
 }
 
 /// The value of an entity in the model's answer and where it stands there, quotes included; also of an answer that was cut.
@@ -81,7 +99,11 @@ pub(crate) fn value_in(answer: &str, name: &str) -> Option<(String, std::ops::Ra
 
 /// How far to believe a choice that the model gave this probability.
 pub(crate) fn confidence(probability: f32) -> f32 {
-    let above = SCALE.iter().position(|(p, _)| *p >= probability).unwrap_or(SCALE.len() - 1).max(1);
+    let above = SCALE
+        .iter()
+        .position(|(p, _)| *p >= probability)
+        .unwrap_or(SCALE.len() - 1)
+        .max(1);
     let ((p0, c0), (p1, c1)) = (SCALE[above - 1], SCALE[above]);
     (c0 + (c1 - c0) * ((probability - p0) / (p1 - p0)).clamp(0.0, 1.0)).clamp(0.0, 1.0)
 }

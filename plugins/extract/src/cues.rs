@@ -8,22 +8,72 @@ use crate::limits::CUE_REACH;
 
 /// Words that say nothing about which value is meant.
 const EMPTY: [&str; 44] = [
-    "the", "a", "an", "of", "for", "and", "or", "to", "in", "on", "at", "by", "is", "was", "are", "that", "this", "which", "who", "when",
-    "where", "what", "with", "from", "it", "its", "value", "field", "date", "time", "day", "number", "name", "amount", "money", "price",
-    "email", "mail", "phone", "text", "about", "mentioned", "example", "order's",
+    "the",
+    "a",
+    "an",
+    "of",
+    "for",
+    "and",
+    "or",
+    "to",
+    "in",
+    "on",
+    "at",
+    "by",
+    "is",
+    "was",
+    "are",
+    "that",
+    "this",
+    "which",
+    "who",
+    "when",
+    "where",
+    "what",
+    "with",
+    "from",
+    "it",
+    "its",
+    "value",
+    "field",
+    "date",
+    "time",
+    "day",
+    "number",
+    "name",
+    "amount",
+    "money",
+    "price",
+    "email",
+    "mail",
+    "phone",
+    "text",
+    "about",
+    "mentioned",
+    "example",
+    "order's",
 ];
 
 /// What else people write: (word of the entity's name or description, its companions).
 const COMPANIONS: [(&str, &[&str]); 25] = [
-    ("incident", &["happened", "happen", "occurred", "accident", "took place", "booked"]),
+    (
+        "incident",
+        &["happened", "happen", "occurred", "accident", "took place", "booked"],
+    ),
     ("accident", &["happened", "occurred", "crash", "incident"]),
     ("birth", &["born", "birthday", "dob", "date of birth"]),
     ("birthday", &["born", "birth", "dob"]),
     ("purchase", &["bought", "purchased", "ordered", "paid"]),
     ("bought", &["purchased", "ordered"]),
-    ("delivery", &["delivered", "deliver", "arrive", "arrived", "shipped", "parcel"]),
+    (
+        "delivery",
+        &["delivered", "deliver", "arrive", "arrived", "shipped", "parcel"],
+    ),
     ("arrival", &["arrive", "arriving", "check in", "check-in", "land"]),
-    ("departure", &["depart", "leave", "leaving", "check out", "check-out", "fly"]),
+    (
+        "departure",
+        &["depart", "leave", "leaving", "check out", "check-out", "fly"],
+    ),
     ("start", &["from", "since", "begin", "begins", "starting", "beginning"]),
     ("end", &["until", "till", "to", "ends", "ending", "through"]),
     ("due", &["deadline", "no later than", "pay by", "by"]),
@@ -33,7 +83,10 @@ const COMPANIONS: [(&str, &[&str]); 25] = [
     ("paid", &["pay", "payment", "cost", "price"]),
     ("cost", &["costs", "paid", "price"]),
     ("salary", &["earn", "wage", "wages", "income"]),
-    ("guests", &["people", "persons", "party", "table for", "seats", "adults"]),
+    (
+        "guests",
+        &["people", "persons", "party", "table for", "seats", "adults"],
+    ),
     ("quantity", &["pieces", "items", "units", "times", "copies"]),
     ("age", &["years old", "year-old", "aged"]),
     ("contact", &["reach", "write", "reply", "answer", "contact"]),
@@ -43,8 +96,20 @@ const COMPANIONS: [(&str, &[&str]); 25] = [
 ];
 
 /// Words that fit any number-like value.
-pub(crate) const NUMBER_CUES: [&str; 12] =
-    ["number", "no", "nr", "num", "reference", "ref", "id", "code", "ticket", "case", "invoice", "called"];
+pub(crate) const NUMBER_CUES: [&str; 12] = [
+    "number",
+    "no",
+    "nr",
+    "num",
+    "reference",
+    "ref",
+    "id",
+    "code",
+    "ticket",
+    "case",
+    "invoice",
+    "called",
+];
 
 /// The cue words of an entity, each with its weight.
 #[derive(Debug)]
@@ -94,11 +159,13 @@ impl Cues {
         for (cue, weight) in &self.0 {
             if let Some(at) = places(left, cue).last() {
                 let distance = (left.len() - at - cue.len()) as f32 / CUE_REACH as f32;
-                strongest = strongest.max(weight * (1.0 - 0.6 * distance));
+                strongest = strongest.max(weight * (1.0 - 0.8 * distance));
             }
             if let Some(at) = places(right, cue).next() {
+                // `4 people`: what follows at once is the unit.
+                let near = if at <= 2 { 1.0 } else { 0.8 };
                 let distance = at as f32 / CUE_REACH as f32;
-                strongest = strongest.max(weight * 0.8 * (1.0 - 0.8 * distance));
+                strongest = strongest.max(weight * near * (1.0 - 0.8 * distance));
             }
         }
         strongest
@@ -109,7 +176,10 @@ impl Cues {
 fn places<'a>(text: &'a str, cue: &'a str) -> impl Iterator<Item = usize> + 'a {
     text.match_indices(stem(cue)).map(|(at, _)| at).filter(move |at| {
         let starts = !text[..*at].chars().next_back().is_some_and(char::is_alphanumeric);
-        let ends = text[*at + stem(cue).len()..].chars().next().is_none_or(|c| !c.is_alphanumeric());
+        let ends = text[*at + stem(cue).len()..]
+            .chars()
+            .next()
+            .is_none_or(|c| !c.is_alphanumeric());
         starts && (ends || stem(cue).len() >= 5)
     })
 }
@@ -155,7 +225,10 @@ mod tests {
 
     #[test]
     fn names_are_taken_apart() {
-        assert_eq!(words("incidentDate of_the order's-thing"), ["incident", "date", "of", "the", "order's", "thing"]);
+        assert_eq!(
+            words("incidentDate of_the order's-thing"),
+            ["incident", "date", "of", "the", "order's", "thing"]
+        );
     }
 
     #[test]

@@ -19,9 +19,10 @@ use crate::source::{Source, overlap};
 const CUE_SAID: f32 = 0.35;
 
 /// Words with digits that may be this entity: by the shape of its examples and by the words round them.
-pub(crate) fn codes(entity: &Entity, cues: &Cues, text: &str, read: &Read) -> Vec<Found> {
+pub(crate) fn codes(entity: &Entity, cues: &Cues, text: &str, read: &Read, claimed: &[Range<usize>]) -> Vec<Found> {
     let examples: Vec<String> = entity.examples.iter().map(|example| outline(example)).collect();
-    let taken = taken_for_codes(read);
+    let mut taken = taken_for_codes(read);
+    taken.extend_from_slice(claimed);
     let found = phrases(Shape::Code, text, &taken);
     found
         .into_iter()
@@ -37,14 +38,22 @@ pub(crate) fn codes(entity: &Entity, cues: &Cues, text: &str, read: &Read) -> Ve
                 (false, true) => 0.75,
                 (false, false) => 0.4,
             };
-            Found { range: phrase.range, value: Value::from(content), confidence, method: "rule:code" }
+            Found {
+                range: phrase.range,
+                value: Value::from(content),
+                confidence,
+                method: "rule:code",
+            }
         })
         .collect()
 }
 
 /// An order number may look like a telephone number to a rule that has seen no cue for one.
 fn taken_for_codes(read: &Read) -> Vec<Range<usize>> {
-    let weak = read.of(crate::rules::Kind::Phone).iter().filter(|found| found.confidence < 0.8);
+    let weak = read
+        .of(crate::rules::Kind::Phone)
+        .iter()
+        .filter(|found| found.confidence < 0.8);
     let weak: Vec<Range<usize>> = weak.map(|found| found.range.clone()).collect();
     read.taken().into_iter().filter(|range| !weak.contains(range)).collect()
 }
@@ -101,7 +110,13 @@ pub(crate) fn ask_model(
     let (prompt, lengths) = prompt(sources);
     let offers: Vec<(usize, &Entity, Vec<Offer>)> = entities
         .iter()
-        .map(|(index, entity)| (*index, *entity, offers(Shape::of(entity), sources, read, chosen, &lengths)))
+        .map(|(index, entity)| {
+            (
+                *index,
+                *entity,
+                offers(Shape::of(entity), sources, read, chosen, &lengths),
+            )
+        })
         .filter(|(_, _, offers)| !offers.is_empty())
         .collect();
     if offers.is_empty() {
@@ -121,20 +136,42 @@ pub(crate) fn ask_model(
         json_schema: Some(ask::schema(&wanted)),
     };
     let generated = generate(model, &request)?;
+    eprintln!(
+        "DEBUG {} {:?}",
+        generated.text,
+        (0..generated.text.len())
+            .map(|i| (i, generated.probability(i, i + 1)))
+            .collect::<Vec<_>>()
+    );
     let mut answers: Vec<(usize, Answer)> = Vec::new();
     for (index, entity, offers) in offers {
-        let Some((value, range)) = ask::value_in(&generated.text, &entity.name) else { continue };
+        let Some((value, range)) = ask::value_in(&generated.text, &entity.name) else {
+            continue;
+        };
         // Not among what was offered: not in the text.
-        let Some(offer) = offers.into_iter().find(|offer| offer.content == value) else { continue };
+        let Some(offer) = offers.into_iter().find(|offer| offer.content == value) else {
+            continue;
+        };
         let probability = generated.probability(range.start, range.end);
         let confidence = (ask::confidence(probability) + offer.bonus).clamp(0.0, 0.95);
-        answers.push((index, Answer { confidence, content: offer.content, places: offer.places, probability }));
+        answers.push((
+            index,
+            Answer {
+                confidence,
+                content: offer.content,
+                places: offer.places,
+                probability,
+            },
+        ));
     }
     answers.sort_by(|(_, a), (_, b)| b.confidence.total_cmp(&a.confidence));
     let mut kept: Vec<(usize, Answer)> = Vec::new();
     for (index, answer) in answers {
         let used = kept.iter().any(|(_, other)| {
-            let mut pairs = other.places.iter().flat_map(|a| answer.places.iter().map(move |b| (a, b)));
+            let mut pairs = other
+                .places
+                .iter()
+                .flat_map(|a| answer.places.iter().map(move |b| (a, b)));
             pairs.any(|(a, b)| a.0 == b.0 && overlap(&a.1, &b.1))
         });
         if !used {
@@ -174,7 +211,11 @@ fn offers(shape: Shape, sources: &[Source], read: &[Read], chosen: &[Vec<Chosen>
     for (at, source) in sources.iter().enumerate() {
         let mut taken = read[at].taken();
         // What became a field by rule is known already.
-        let by_rule = chosen.iter().flatten().flat_map(|one| &one.places).filter(|(other, _)| *other == at);
+        let by_rule = chosen
+            .iter()
+            .flatten()
+            .flat_map(|one| &one.places)
+            .filter(|(other, _)| *other == at);
         taken.extend(by_rule.map(|(_, range)| range.clone()));
         for Phrase { range, bonus } in phrases(shape, &source.text[..lengths[at]], &taken) {
             let content = &source.text[range.clone()];
@@ -183,7 +224,11 @@ fn offers(shape: Shape, sources: &[Source], read: &[Read], chosen: &[Vec<Chosen>
                 known.bonus = known.bonus.max(bonus);
             } else if offers.len() < limits::MAX_PHRASES && bytes + content.len() < limits::MAX_PHRASE_BYTES {
                 bytes += content.len() + 3;
-                offers.push(Offer { content: content.to_owned(), places: vec![(at, range)], bonus });
+                offers.push(Offer {
+                    content: content.to_owned(),
+                    places: vec![(at, range)],
+                    bonus,
+                });
             }
         }
     }
@@ -202,7 +247,10 @@ mod tests {
 
     #[test]
     fn the_prompt_is_bounded_and_whole_in_characters() {
-        let source = |text: String| Source { pointer: "/m".into(), text };
+        let source = |text: String| Source {
+            pointer: "/m".into(),
+            text,
+        };
         let (text, lengths) = prompt(&[source("ü".repeat(2_000)), source("é".repeat(2_000)), source("x".into())]);
         assert_eq!(lengths, [4_000, 2_000, 0]);
         assert_eq!(text.chars().count(), "Text: ".len() + 3_000 + 1);

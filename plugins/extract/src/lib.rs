@@ -15,6 +15,8 @@ mod select;
 mod settings;
 mod source;
 
+use std::ops::Range;
+
 use formwork_plugin::{Error, Extraction, Extractor, Field, Form, Submission, parse_settings, texts_at};
 use serde_json::{Value, json};
 
@@ -40,8 +42,19 @@ impl Extractor for Extract {
         let settings = Settings::parse(&settings)?;
         let rules = Rules::new(&settings)?;
         let cues = settings.entities.iter().map(cues_of).collect();
-        let system = ask::system(settings.entities.iter().filter(|entity| needs_model(entity)).take(limits::MAX_MODEL_ENTITIES));
-        Ok(Self { settings, rules, cues, system })
+        let system = ask::system(
+            settings
+                .entities
+                .iter()
+                .filter(|entity| needs_model(entity))
+                .take(limits::MAX_MODEL_ENTITIES),
+        );
+        Ok(Self {
+            settings,
+            rules,
+            cues,
+            system,
+        })
     }
 
     fn extract(&self, submission: Submission) -> Result<Extraction, Error> {
@@ -61,7 +74,11 @@ fn needs_model(entity: &Entity) -> bool {
 
 fn cues_of(entity: &Entity) -> Cues {
     let cues = Cues::new(&entity.name, &entity.description);
-    if matches!(entity.how, How::Free) && Shape::of(entity) == Shape::Code { cues.with(&cues::NUMBER_CUES) } else { cues }
+    if matches!(entity.how, How::Free) && Shape::of(entity) == Shape::Code {
+        cues.with(&cues::NUMBER_CUES)
+    } else {
+        cues
+    }
 }
 
 impl Extract {
@@ -77,7 +94,10 @@ impl Extract {
             let length = text.content.chars().count();
             cut |= length > left;
             if left > 0 {
-                sources.push(Source { pointer: text.pointer, text: text.content.chars().take(left).collect() });
+                sources.push(Source {
+                    pointer: text.pointer,
+                    text: text.content.chars().take(left).collect(),
+                });
             }
             left = left.saturating_sub(length);
         }
@@ -86,6 +106,7 @@ impl Extract {
 
     /// What rules found, by entity.
     fn by_rules(&self, sources: &[Source], read: &[Read]) -> Vec<Vec<Chosen>> {
+        let claimed: Vec<Vec<Range<usize>>> = sources.iter().map(|source| self.claimed(&source.text)).collect();
         let wanted: Vec<Wanted<'_>> = self
             .settings
             .entities
@@ -96,7 +117,7 @@ impl Extract {
                 let code = matches!(entity.how, How::Free) && !needs_model(entity);
                 let candidates = sources.iter().zip(read).enumerate().flat_map(|(at, (source, read))| {
                     let found = if code {
-                        free_text::codes(entity, cues, &source.text, read)
+                        free_text::codes(entity, cues, &source.text, read, &claimed[at])
                     } else {
                         rules::candidates(entity, &source.text, read)
                     };
@@ -114,6 +135,18 @@ impl Extract {
         select::choose(sources, &wanted)
     }
 
+    /// What the form's own patterns and lists match: no other free text is read out of it.
+    fn claimed(&self, text: &str) -> Vec<Range<usize>> {
+        let own = self
+            .settings
+            .entities
+            .iter()
+            .filter(|entity| matches!(entity.how, How::Pattern(_) | How::Options(_)));
+        own.flat_map(|entity| rules::candidates(entity, text, &Read::default()))
+            .map(|found| found.range)
+            .collect()
+    }
+
     /// Entities that compete for the same places: those of one type, and all free codes. Patterns and lists are the form's
     /// own words and compete with nothing.
     fn group(&self, index: usize, entity: &Entity, code: bool) -> usize {
@@ -128,9 +161,20 @@ impl Extract {
     }
 
     /// What the model found, by entity.
-    fn by_model(&self, sources: &[Source], read: &[Read], chosen: &[Vec<Chosen>]) -> Result<Vec<Option<free_text::Answer>>, Error> {
-        let entities: Vec<(usize, &Entity)> =
-            self.settings.entities.iter().enumerate().filter(|(_, entity)| needs_model(entity)).take(limits::MAX_MODEL_ENTITIES).collect();
+    fn by_model(
+        &self,
+        sources: &[Source],
+        read: &[Read],
+        chosen: &[Vec<Chosen>],
+    ) -> Result<Vec<Option<free_text::Answer>>, Error> {
+        let entities: Vec<(usize, &Entity)> = self
+            .settings
+            .entities
+            .iter()
+            .enumerate()
+            .filter(|(_, entity)| needs_model(entity))
+            .take(limits::MAX_MODEL_ENTITIES)
+            .collect();
         let mut answers: Vec<Option<free_text::Answer>> = Vec::new();
         answers.resize_with(self.settings.entities.len(), || None);
         if entities.is_empty() {
@@ -155,9 +199,14 @@ impl Extract {
         let mut missing = Vec::new();
         for ((entity, chosen), model) in self.settings.entities.iter().zip(chosen).zip(by_model) {
             let before = fields.len();
-            for one in chosen.into_iter().filter(|one| one.confidence >= self.settings.min_confidence) {
+            for one in chosen
+                .into_iter()
+                .filter(|one| one.confidence >= self.settings.min_confidence)
+            {
                 let spans: Vec<_> = one.places.iter().map(|(at, range)| sources[*at].span(range)).collect();
-                let Some((at, range)) = one.places.first() else { continue };
+                let Some((at, range)) = one.places.first() else {
+                    continue;
+                };
                 fields.push(Field {
                     name: entity.name.clone(),
                     value: one.found.value.to_string(),
@@ -179,11 +228,23 @@ impl Extract {
         if cut {
             details.push(("characters_read".to_owned(), json!(limits::MAX_CHARACTERS).to_string()));
         }
-        let unasked = self.settings.entities.iter().filter(|entity| needs_model(entity)).count();
+        let unasked = self
+            .settings
+            .entities
+            .iter()
+            .filter(|entity| needs_model(entity))
+            .count();
         if unasked > limits::MAX_MODEL_ENTITIES {
-            details.push(("entities_asked".to_owned(), json!(limits::MAX_MODEL_ENTITIES).to_string()));
+            details.push((
+                "entities_asked".to_owned(),
+                json!(limits::MAX_MODEL_ENTITIES).to_string(),
+            ));
         }
-        Extraction { fields, missing, details }
+        Extraction {
+            fields,
+            missing,
+            details,
+        }
     }
 }
 

@@ -28,25 +28,128 @@ pub(crate) enum Shape {
 }
 
 const THINGS: [&str; 26] = [
-    "product", "item", "article", "device", "appliance", "service", "goods", "vehicle", "car", "food", "dish", "colour", "color", "reason",
-    "problem", "topic", "subject", "software", "app", "object", "animal", "pet", "symptom", "allergy", "profession", "job",
+    "product",
+    "item",
+    "article",
+    "device",
+    "appliance",
+    "service",
+    "goods",
+    "vehicle",
+    "car",
+    "food",
+    "dish",
+    "colour",
+    "color",
+    "reason",
+    "problem",
+    "topic",
+    "subject",
+    "software",
+    "app",
+    "object",
+    "animal",
+    "pet",
+    "symptom",
+    "allergy",
+    "profession",
+    "job",
 ];
 const CODES: [&str; 19] = [
-    "number", "no", "nr", "code", "reference", "ref", "id", "serial", "sku", "imei", "plate", "tracking", "voucher", "ticket", "vin", "isbn",
-    "identifier", "licence", "license",
+    "number",
+    "no",
+    "nr",
+    "code",
+    "reference",
+    "ref",
+    "id",
+    "serial",
+    "sku",
+    "imei",
+    "plate",
+    "tracking",
+    "voucher",
+    "ticket",
+    "vin",
+    "isbn",
+    "identifier",
+    "licence",
+    "license",
 ];
 const ORGANISATIONS: [&str; 22] = [
-    "company", "organisation", "organization", "employer", "business", "firm", "shop", "store", "brand", "vendor", "supplier", "airline",
-    "manufacturer", "school", "university", "hospital", "restaurant", "insurer", "agency", "bank", "merchant", "hotel",
+    "company",
+    "organisation",
+    "organization",
+    "employer",
+    "business",
+    "firm",
+    "shop",
+    "store",
+    "brand",
+    "vendor",
+    "supplier",
+    "airline",
+    "manufacturer",
+    "school",
+    "university",
+    "hospital",
+    "restaurant",
+    "insurer",
+    "agency",
+    "bank",
+    "merchant",
+    "hotel",
 ];
 const PLACES: [&str; 16] = [
-    "city", "town", "place", "location", "country", "street", "region", "state", "village", "airport", "destination", "origin", "branch",
-    "station", "county", "address",
+    "city",
+    "town",
+    "place",
+    "location",
+    "country",
+    "street",
+    "region",
+    "state",
+    "village",
+    "airport",
+    "destination",
+    "origin",
+    "branch",
+    "station",
+    "county",
+    "address",
 ];
 const PERSONS: [&str; 31] = [
-    "person", "name", "employee", "customer", "colleague", "agent", "clerk", "staff", "doctor", "author", "contact", "patient", "applicant",
-    "manager", "adviser", "advisor", "representative", "owner", "sender", "recipient", "surname", "child", "driver", "technician", "witness",
-    "nurse", "teacher", "member", "guest", "tenant", "firstname",
+    "person",
+    "name",
+    "employee",
+    "customer",
+    "colleague",
+    "agent",
+    "clerk",
+    "staff",
+    "doctor",
+    "author",
+    "contact",
+    "patient",
+    "applicant",
+    "manager",
+    "adviser",
+    "advisor",
+    "representative",
+    "owner",
+    "sender",
+    "recipient",
+    "surname",
+    "child",
+    "driver",
+    "technician",
+    "witness",
+    "nurse",
+    "teacher",
+    "member",
+    "guest",
+    "tenant",
+    "firstname",
 ];
 
 impl Shape {
@@ -163,11 +266,19 @@ fn codes(text: &str, words: &[Word]) -> Vec<Phrase> {
         let bare = content.trim_start_matches('#').trim_end_matches("'s");
         let start = word.range.start + (content.len() - content.trim_start_matches('#').len());
         let digits = bare.chars().filter(char::is_ascii_digit).count();
-        let ordinal = ["st", "nd", "rd", "th", "am", "pm", "h", "kg", "cm", "mm", "km", "x", "g", "ml", "l", "m"]
-            .iter()
-            .any(|unit| bare.strip_suffix(unit).is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.')));
+        let ordinal = [
+            "st", "nd", "rd", "th", "am", "pm", "h", "kg", "cm", "mm", "km", "x", "g", "ml", "l", "m",
+        ]
+        .iter()
+        .any(|unit| {
+            bare.strip_suffix(unit)
+                .is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
+        });
         if digits >= 1 && bare.chars().count() >= 3 && !ordinal {
-            found.push(Phrase { range: start..start + bare.len(), bonus: 0.0 });
+            found.push(Phrase {
+                range: start..start + bare.len(),
+                bonus: 0.0,
+            });
         }
     }
     found
@@ -190,7 +301,10 @@ fn names(shape: Shape, text: &str, words: &[Word]) -> Vec<Phrase> {
             let word = &words[next];
             if word.capital && !listed(STOP, &word.lower) {
                 last = next;
-            } else if !(word.lower == "&" || particle(word) && word.lower != "of" || word.lower == "of" && shape == Shape::Organisation) {
+            } else if !(word.lower == "&"
+                || particle(word) && word.lower != "of"
+                || word.lower == "of" && shape == Shape::Organisation)
+            {
                 break;
             }
             next += 1;
@@ -207,14 +321,15 @@ fn names(shape: Shape, text: &str, words: &[Word]) -> Vec<Phrase> {
 
 /// What the words before and inside a name say about its kind; `None` when they exclude it.
 fn surroundings(shape: Shape, words: &[Word], index: usize, inside: &[&str], text: &str) -> Option<f32> {
-    let before = |back: usize| {
-        index.checked_sub(back).map_or("", |at| words[at].lower.as_str())
-    };
+    let before = |back: usize| index.checked_sub(back).map_or("", |at| words[at].lower.as_str());
     let titled = listed(TITLES, before(1));
     let company = inside.iter().any(|word| listed(COMPANY_WORDS, word));
     let located = listed("in near from to at between", before(1));
     let introduced = match (before(3), before(2), before(1)) {
-        ("my", "name", "is") | (_, "i", "am") | (_, "this", "is") | (_, _, "i'm" | "regards" | "sincerely" | "yours" | "named" | "called") => true,
+        ("my", "name", "is")
+        | (_, "i", "am")
+        | (_, "this", "is")
+        | (_, _, "i'm" | "regards" | "sincerely" | "yours" | "named" | "called") => true,
         (_, "spoke" | "talked" | "regards", "to" | "with" | "from") => true,
         _ => false,
     };
@@ -240,7 +355,10 @@ fn things(text: &str, words: &[Word]) -> Vec<Phrase> {
         let mut found = Vec::new();
         for start in 0..words.len() {
             let word = &words[start];
-            let before = start.checked_sub(1).filter(|_| word.joined).map_or("", |at| words[at].lower.as_str());
+            let before = start
+                .checked_sub(1)
+                .filter(|_| word.joined)
+                .map_or("", |at| words[at].lower.as_str());
             let determined = listed(DETERMINERS, before);
             if only_determined && !determined || listed(STOP, &word.lower) || listed(DETERMINERS, &word.lower) {
                 continue;
@@ -252,7 +370,9 @@ fn things(text: &str, words: &[Word]) -> Vec<Phrase> {
                 }
                 // A person's or a company's name is no thing, but `Pixel 8` is.
                 let named = words[start..=end].iter().any(|word| word.capital && !word.first);
-                let numbered = words[start..=end].iter().any(|word| word.lower.contains(|c: char| c.is_ascii_digit()));
+                let numbered = words[start..=end]
+                    .iter()
+                    .any(|word| word.lower.contains(|c: char| c.is_ascii_digit()));
                 let only_digits = !text[range.clone()].contains(char::is_alphabetic);
                 let long = text[range.clone()].chars().count() >= 3;
                 if long && !only_digits && (!named || numbered || determined && before != "the") {
@@ -263,7 +383,11 @@ fn things(text: &str, words: &[Word]) -> Vec<Phrase> {
         found
     };
     let determined = collect(true);
-    if determined.is_empty() { collect(false) } else { determined }
+    if determined.is_empty() {
+        collect(false)
+    } else {
+        determined
+    }
 }
 
 #[cfg(test)]
@@ -271,27 +395,45 @@ mod tests {
     use super::*;
 
     fn of(shape: Shape, text: &str) -> Vec<&str> {
-        phrases(shape, text, &[]).into_iter().map(|phrase| &text[phrase.range]).collect()
+        phrases(shape, text, &[])
+            .into_iter()
+            .map(|phrase| &text[phrase.range])
+            .collect()
     }
 
     #[test]
     fn names_are_runs_of_capitals_without_titles_and_function_words() {
-        assert_eq!(of(Shape::Person, "Your colleague Mr. Tobias Wendt was rude in Leipzig."), ["Tobias Wendt", "Leipzig"]);
-        assert_eq!(of(Shape::Person, "I met Vincent van Gogh and O’Neil-Smith"), ["Vincent van Gogh", "O’Neil-Smith"]);
-        assert_eq!(of(Shape::Organisation, "We are Hansen & Sons, a bakery."), ["Hansen & Sons"]);
+        assert_eq!(
+            of(Shape::Person, "Your colleague Mr. Tobias Wendt was rude in Leipzig."),
+            ["Tobias Wendt", "Leipzig"]
+        );
+        assert_eq!(
+            of(Shape::Person, "I met Vincent van Gogh and O’Neil-Smith"),
+            ["Vincent van Gogh", "O’Neil-Smith"]
+        );
+        assert_eq!(
+            of(Shape::Organisation, "We are Hansen & Sons, a bakery."),
+            ["Hansen & Sons"]
+        );
         assert_eq!(of(Shape::Place, "Mr Paris lives in Paris"), ["Paris"]);
         assert!(of(Shape::Person, "Thanks for nothing! I hope you know.").is_empty());
     }
 
     #[test]
     fn things_stand_behind_articles() {
-        let found = of(Shape::Thing, "the kettle leaks and my washing machine of Mr Wendt broke");
+        let found = of(
+            Shape::Thing,
+            "the kettle leaks and my washing machine of Mr Wendt broke",
+        );
         assert_eq!(found, ["kettle", "kettle leaks", "washing", "washing machine"]);
     }
 
     #[test]
     fn codes_hold_digits() {
-        assert_eq!(of(Shape::Code, "Order no. 4471-889, ref #77-A-1290 of the 14th, 5kg at 7"), ["4471-889", "77-A-1290"]);
+        assert_eq!(
+            of(Shape::Code, "Order no. 4471-889, ref #77-A-1290 of the 14th, 5kg at 7"),
+            ["4471-889", "77-A-1290"]
+        );
     }
 
     #[test]
@@ -303,7 +445,13 @@ mod tests {
     #[test]
     fn odd_texts_do_not_break_words() {
         for text in ["", "🙂🙂 é", "#", "&&&", "ÀÉ-", "a\u{0301} #🙂1"] {
-            for shape in [Shape::Code, Shape::Thing, Shape::Person, Shape::Place, Shape::Organisation] {
+            for shape in [
+                Shape::Code,
+                Shape::Thing,
+                Shape::Person,
+                Shape::Place,
+                Shape::Organisation,
+            ] {
                 for phrase in phrases(shape, text, &[]) {
                     assert!(!text[phrase.range].is_empty());
                 }

@@ -50,18 +50,32 @@ pub(crate) fn choose(sources: &[Source], wanted: &[Wanted<'_>]) -> Vec<Vec<Chose
     for (entity, want) in wanted.iter().enumerate() {
         for (index, (source, found)) in want.candidates.iter().enumerate() {
             let cue = want.cues.strength(&sources[*source].text, &found.range);
-            weighed.push(Weighed { entity, index, cue, weight: found.confidence + CUE_WEIGHT * cue });
+            weighed.push(Weighed {
+                entity,
+                index,
+                cue,
+                weight: found.confidence + CUE_WEIGHT * cue,
+            });
         }
     }
     // A said cue of any strength goes before a bare candidate, so that the entity that is named gets its value.
-    weighed.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.entity.cmp(&b.entity)).then(a.index.cmp(&b.index)));
+    weighed.sort_by(|a, b| {
+        b.weight
+            .total_cmp(&a.weight)
+            .then(a.entity.cmp(&b.entity))
+            .then(a.index.cmp(&b.index))
+    });
     let mut chosen: BTreeMap<usize, Vec<Weighed>> = BTreeMap::new();
     let mut taken: Vec<(usize, usize, std::ops::Range<usize>)> = Vec::new();
     for candidate in &weighed {
         let want = &wanted[candidate.entity];
         let (source, found) = &want.candidates[candidate.index];
         let mine = chosen.entry(candidate.entity).or_default();
-        let full = if want.multiple { mine.len() >= limits::MAX_OCCURRENCES } else { !mine.is_empty() };
+        let full = if want.multiple {
+            mine.len() >= limits::MAX_OCCURRENCES
+        } else {
+            !mine.is_empty()
+        };
         let used = taken.iter().any(|(group, other, range)| {
             *group == want.group && other == source && crate::source::overlap(range, &found.range)
         });
@@ -73,8 +87,10 @@ pub(crate) fn choose(sources: &[Source], wanted: &[Wanted<'_>]) -> Vec<Vec<Chose
     (0..wanted.len())
         .map(|entity| {
             let mine = chosen.remove(&entity).unwrap_or_default();
-            let mut answers: Vec<Chosen> =
-                mine.iter().map(|best| finish(sources, wanted, *best, &weighed, &taken)).collect();
+            let mut answers: Vec<Chosen> = mine
+                .iter()
+                .map(|best| finish(sources, wanted, *best, &weighed, &taken))
+                .collect();
             answers.sort_by_key(|answer| answer.places.first().map(|(source, range)| (*source, range.start)));
             answers
         })
@@ -104,7 +120,11 @@ fn finish(
         .filter(|other| best.weight - other.weight < AS_GOOD)
         .map(|other| &want.candidates[other.index])
         .filter(|(_, other)| other.value != found.value)
-        .filter(|(at, other)| !taken.iter().any(|(group, s, range)| *group == want.group && s == at && *range == other.range))
+        .filter(|(at, other)| {
+            !taken
+                .iter()
+                .any(|(group, s, range)| *group == want.group && s == at && *range == other.range)
+        })
         .count();
     let said = best.cue >= SAID;
     let mut confidence = found.confidence;
@@ -130,7 +150,11 @@ fn finish(
         );
         places.sort_by_key(|(at, range)| (*at, range.start));
     }
-    Chosen { found: found.clone(), confidence: confidence.min(MAX_CONFIDENCE), places }
+    Chosen {
+        found: found.clone(),
+        confidence: confidence.min(MAX_CONFIDENCE),
+        places,
+    }
 }
 
 #[cfg(test)]
@@ -139,7 +163,10 @@ mod tests {
     use crate::rules::{Kind, read_for_test};
 
     fn dates(text: &str, names: &[(&str, bool)]) -> Vec<Vec<(String, f32)>> {
-        let sources = [Source { pointer: "/m".into(), text: text.into() }];
+        let sources = [Source {
+            pointer: "/m".into(),
+            text: text.into(),
+        }];
         let cues: Vec<Cues> = names.iter().map(|(name, _)| Cues::new(name, "")).collect();
         let found = read_for_test(text, None, None).of(Kind::Date).to_vec();
         let wanted: Vec<Wanted<'_>> = names
@@ -156,7 +183,10 @@ mod tests {
         choose(&sources, &wanted)
             .into_iter()
             .map(|chosen| {
-                chosen.into_iter().map(|one| (one.found.value.as_str().unwrap().to_owned(), one.confidence)).collect()
+                chosen
+                    .into_iter()
+                    .map(|one| (one.found.value.as_str().unwrap().to_owned(), one.confidence))
+                    .collect()
             })
             .collect()
     }
@@ -165,8 +195,14 @@ mod tests {
     fn cue_words_give_each_entity_its_own() {
         let text = "I bought it on 1 May 2026, and the accident happened on 9 June 2026.";
         let chosen = dates(text, &[("incident_date", false), ("purchase_date", false)]);
-        assert_eq!((chosen[0][0].0.as_str(), chosen[1][0].0.as_str()), ("2026-06-09", "2026-05-01"));
-        let chosen = dates("I bought it on 1 May 2026", &[("incident_date", false), ("purchase_date", false)]);
+        assert_eq!(
+            (chosen[0][0].0.as_str(), chosen[1][0].0.as_str()),
+            ("2026-06-09", "2026-05-01")
+        );
+        let chosen = dates(
+            "I bought it on 1 May 2026",
+            &[("incident_date", false), ("purchase_date", false)],
+        );
         assert!(chosen[0].is_empty());
         assert_eq!(chosen[1][0].0, "2026-05-01");
     }

@@ -104,16 +104,27 @@ impl Settings {
             problems.add("/entities".into(), "empty", "must describe at least one entity");
         }
         if raw.entities.len() > limits::MAX_ENTITIES {
-            problems.add("/entities".into(), "too-many", &format!("at most {} entities", limits::MAX_ENTITIES));
+            problems.add(
+                "/entities".into(),
+                "too-many",
+                &format!("at most {} entities", limits::MAX_ENTITIES),
+            );
         }
         if !(0.0..=1.0).contains(&raw.min_confidence) {
             problems.add("/min_confidence".into(), "range", "must be 0 to 1: it is a probability");
         }
         if raw.model.trim().is_empty() {
-            problems.add("/model".into(), "empty", "must name a generator that the host has, for example `generator`");
+            problems.add(
+                "/model".into(),
+                "empty",
+                "must name a generator that the host has, for example `generator`",
+            );
         }
         let country = raw.country.map(|country| country.to_ascii_uppercase());
-        if country.as_ref().is_some_and(|country| calling_codes::of(country).is_none()) {
+        if country
+            .as_ref()
+            .is_some_and(|country| calling_codes::of(country).is_none())
+        {
             let hint = "is not a country whose telephone numbers are known; give two letters such as `DE` or `US`";
             problems.add("/country".into(), "country", hint);
         }
@@ -124,7 +135,10 @@ impl Settings {
                 Ok(raw) => entities.extend(problems.entity(&at, name, raw)),
                 Err(Error::InvalidSettings(inner)) => {
                     for problem in inner {
-                        problems.0.push(Problem { pointer: format!("{at}{}", problem.pointer), ..problem });
+                        problems.0.push(Problem {
+                            pointer: format!("{at}{}", problem.pointer),
+                            ..problem
+                        });
                     }
                 }
                 Err(other) => return Err(other),
@@ -153,7 +167,11 @@ impl Problems {
 
     fn fields(&mut self, fields: &[String]) {
         if fields.len() > limits::MAX_FIELDS {
-            self.add("/fields".into(), "too-many", &format!("at most {} pointers", limits::MAX_FIELDS));
+            self.add(
+                "/fields".into(),
+                "too-many",
+                &format!("at most {} pointers", limits::MAX_FIELDS),
+            );
         }
         let mut seen = BTreeMap::new();
         for (index, pointer) in fields.iter().enumerate() {
@@ -161,7 +179,11 @@ impl Problems {
                 let hint = "must be a JSON Pointer into the submission's data, for example `/message`";
                 self.add(format!("/fields/{index}"), "pointer", hint);
             } else if let Some(first) = seen.insert(pointer, index) {
-                self.add(format!("/fields/{index}"), "duplicate", &format!("is the same as /fields/{first}"));
+                self.add(
+                    format!("/fields/{index}"),
+                    "duplicate",
+                    &format!("is the same as /fields/{first}"),
+                );
             }
         }
     }
@@ -170,13 +192,21 @@ impl Problems {
         let plain = name.chars().all(|c| c.is_alphanumeric() || "_-. ".contains(c));
         if name.trim().is_empty() || !plain || name.chars().count() > limits::MAX_NAME {
             let limit = limits::MAX_NAME;
-            self.add(at.into(), "name", &format!("a name is 1 to {limit} letters, digits, `_`, `-`, `.` or blanks"));
+            self.add(
+                at.into(),
+                "name",
+                &format!("a name is 1 to {limit} letters, digits, `_`, `-`, `.` or blanks"),
+            );
         }
         if let Some(description) = &raw.description {
             self.text(format!("{at}/description"), description);
         }
         if raw.examples.len() > limits::MAX_EXAMPLES {
-            self.add(format!("{at}/examples"), "too-many", &format!("at most {} examples", limits::MAX_EXAMPLES));
+            self.add(
+                format!("{at}/examples"),
+                "too-many",
+                &format!("at most {} examples", limits::MAX_EXAMPLES),
+            );
         }
         for (index, example) in raw.examples.iter().enumerate() {
             self.text(format!("{at}/examples/{index}"), example);
@@ -184,16 +214,31 @@ impl Problems {
         let string = raw.kind == Kind::String;
         for (key, given) in [("pattern", raw.pattern.is_some()), ("enum", raw.options.is_some())] {
             if given && !string {
-                self.add(format!("{at}/{key}"), "unused", &format!("`{key}` is only for the type `string`"));
+                self.add(
+                    format!("{at}/{key}"),
+                    "unused",
+                    &format!("`{key}` is only for the type `string`"),
+                );
                 return None;
             }
         }
         if raw.currency.is_some() && raw.kind != Kind::Money {
-            self.add(format!("{at}/currency"), "unused", "`currency` is only for the type `money`");
+            self.add(
+                format!("{at}/currency"),
+                "unused",
+                "`currency` is only for the type `money`",
+            );
         }
         let currency = raw.currency.map(|code| code.to_ascii_uppercase());
-        if currency.as_ref().is_some_and(|code| currencies::minor_digits(code).is_none()) {
-            self.add(format!("{at}/currency"), "currency", "must be a known ISO 4217 code, for example `AUD`");
+        if currency
+            .as_ref()
+            .is_some_and(|code| currencies::minor_digits(code).is_none())
+        {
+            self.add(
+                format!("{at}/currency"),
+                "currency",
+                "must be a known ISO 4217 code, for example `AUD`",
+            );
         }
         let how = match (raw.pattern, raw.options) {
             (Some(_), Some(_)) => {
@@ -220,10 +265,17 @@ impl Problems {
 
     fn pattern(&mut self, at: String, pattern: &str, examples: &[String]) -> Option<Regex> {
         if pattern.trim().is_empty() || pattern.len() > limits::MAX_PATTERN {
-            self.add(at, "pattern", &format!("a pattern has 1 to {} bytes", limits::MAX_PATTERN));
+            self.add(
+                at,
+                "pattern",
+                &format!("a pattern has 1 to {} bytes", limits::MAX_PATTERN),
+            );
             return None;
         }
-        match RegexBuilder::new(pattern).size_limit(limits::MAX_PATTERN_COMPILED).build() {
+        match RegexBuilder::new(pattern)
+            .size_limit(limits::MAX_PATTERN_COMPILED)
+            .build()
+        {
             Ok(regex) if regex.is_match("") => {
                 self.add(at, "pattern", "matches the empty text, so it would be found everywhere");
                 None
@@ -238,7 +290,11 @@ impl Problems {
             Err(error) => {
                 let message = error.to_string();
                 let last = message.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                self.add(at, "pattern", &format!("is not a regular expression (no look-around, no back-references): {last}"));
+                self.add(
+                    at,
+                    "pattern",
+                    &format!("is not a regular expression (no look-around, no back-references): {last}"),
+                );
                 None
             }
         }
@@ -252,7 +308,11 @@ impl Problems {
         for (index, option) in options.iter().enumerate() {
             self.text(format!("{at}/{index}"), option);
             if let Some(first) = seen.insert(option.trim().to_lowercase(), index) {
-                self.add(format!("{at}/{index}"), "duplicate", &format!("is the same as {at}/{first}"));
+                self.add(
+                    format!("{at}/{index}"),
+                    "duplicate",
+                    &format!("is the same as {at}/{first}"),
+                );
             }
         }
         options
@@ -292,18 +352,48 @@ mod tests {
             (r#"{"entities":{"a":{}}}"#, "/entities/a"),
             (r#"{"entities":{"a":{"type":"email","size":1}}}"#, "/entities/a/size"),
             (r#"{"entities":{"a/b":{"type":"email"}}}"#, "/entities/a~1b"),
-            (r#"{"entities":{"a":{"type":"string","pattern":"("}}}"#, "/entities/a/pattern"),
-            (r#"{"entities":{"a":{"type":"string","pattern":"a*"}}}"#, "/entities/a/pattern"),
-            (r#"{"entities":{"a":{"type":"string","pattern":"\\w{900}"}}}"#, "/entities/a/pattern"),
-            (r#"{"entities":{"a":{"type":"string","pattern":"[0-9]+","examples":["x"]}}}"#, "/entities/a/pattern"),
-            (r#"{"entities":{"a":{"type":"date","pattern":"x"}}}"#, "/entities/a/pattern"),
+            (
+                r#"{"entities":{"a":{"type":"string","pattern":"("}}}"#,
+                "/entities/a/pattern",
+            ),
+            (
+                r#"{"entities":{"a":{"type":"string","pattern":"a*"}}}"#,
+                "/entities/a/pattern",
+            ),
+            (
+                r#"{"entities":{"a":{"type":"string","pattern":"\\w{900}"}}}"#,
+                "/entities/a/pattern",
+            ),
+            (
+                r#"{"entities":{"a":{"type":"string","pattern":"[0-9]+","examples":["x"]}}}"#,
+                "/entities/a/pattern",
+            ),
+            (
+                r#"{"entities":{"a":{"type":"date","pattern":"x"}}}"#,
+                "/entities/a/pattern",
+            ),
             (r#"{"entities":{"a":{"type":"string","enum":[]}}}"#, "/entities/a/enum"),
-            (r#"{"entities":{"a":{"type":"string","enum":["x","X"]}}}"#, "/entities/a/enum/1"),
-            (r#"{"entities":{"a":{"type":"money","currency":"XXQ"}}}"#, "/entities/a/currency"),
+            (
+                r#"{"entities":{"a":{"type":"string","enum":["x","X"]}}}"#,
+                "/entities/a/enum/1",
+            ),
+            (
+                r#"{"entities":{"a":{"type":"money","currency":"XXQ"}}}"#,
+                "/entities/a/currency",
+            ),
             (r#"{"entities":{"a":{"type":"date"}},"country":"Germany"}"#, "/country"),
-            (r#"{"entities":{"a":{"type":"date"}},"min_confidence":2}"#, "/min_confidence"),
-            (r#"{"entities":{"a":{"type":"date"}},"date_order":"ymd"}"#, "/date_order"),
-            (r#"{"entities":{"a":{"type":"date"}},"fields":["message"]}"#, "/fields/0"),
+            (
+                r#"{"entities":{"a":{"type":"date"}},"min_confidence":2}"#,
+                "/min_confidence",
+            ),
+            (
+                r#"{"entities":{"a":{"type":"date"}},"date_order":"ymd"}"#,
+                "/date_order",
+            ),
+            (
+                r#"{"entities":{"a":{"type":"date"}},"fields":["message"]}"#,
+                "/fields/0",
+            ),
             (r#"{"entities":{"a":{"type":"date"}},"colour":1}"#, "/colour"),
         ] {
             assert_eq!(pointers(settings), [expected], "{settings}");
@@ -313,6 +403,13 @@ mod tests {
     #[test]
     fn entities_keep_their_order() {
         let settings = Settings::parse(r#"{"entities":{"z":{"type":"date"},"a":{"type":"string"}}}"#).unwrap();
-        assert_eq!(settings.entities.iter().map(|entity| entity.name.as_str()).collect::<Vec<_>>(), ["z", "a"]);
+        assert_eq!(
+            settings
+                .entities
+                .iter()
+                .map(|entity| entity.name.as_str())
+                .collect::<Vec<_>>(),
+            ["z", "a"]
+        );
     }
 }

@@ -56,7 +56,10 @@ mod tests {
 
     #[test]
     fn spans_count_code_points() {
-        let source = Source { pointer: "/m".into(), text: "Señor 🙂 São Paulo".into() };
+        let source = Source {
+            pointer: "/m".into(),
+            text: "Señor 🙂 São Paulo".into(),
+        };
         let start = source.text.find("São").unwrap();
         let span = source.span(&(start..source.text.len()));
         assert_eq!((span.offset, span.length), (8, 9));

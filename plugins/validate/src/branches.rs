@@ -107,7 +107,8 @@ fn is_other_kind(here: &str, error: &ValidationError<'_>) -> bool {
 
 /// Whether `path` is a direct member of `here`.
 fn is_member(here: &str, path: &str) -> bool {
-    path.strip_prefix(here).is_some_and(|below| below.matches('/').count() == 1)
+    path.strip_prefix(here)
+        .is_some_and(|below| below.matches('/').count() == 1)
 }
 
 /// The types when every alternative only wants another type here.

@@ -41,20 +41,34 @@ pub fn build(folder: &Path, out: &Path) -> Result<Built, Error> {
         std::fs::write(&draft, &component).map_err(Error::io("writing", &draft))?;
         std::fs::rename(&draft, &file).map_err(Error::io("writing", &file))?;
     }
-    Ok(Built { file, digest: Digest::of(&component), bytes: component.len(), manifest })
+    Ok(Built {
+        file,
+        digest: Digest::of(&component),
+        bytes: component.len(),
+        manifest,
+    })
 }
 
 /// Runs cargo and answers the module it built.
 fn compile(folder: &Path) -> Result<PathBuf, Error> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--release", "--lib", "--message-format=json-render-diagnostics"]);
+    cargo.args([
+        "build",
+        "--release",
+        "--lib",
+        "--message-format=json-render-diagnostics",
+    ]);
     Toolchain::detect()?.configure(&mut cargo);
     if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
         // Guests and host use different compilers: a shared folder would make each evict the other's work.
         cargo.env("CARGO_TARGET_DIR", Path::new(&target).join("guests"));
     }
-    let mut child =
-        cargo.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(Error::Cargo)?;
+    let mut child = cargo
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(Error::Cargo)?;
     let mut module = None;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
@@ -63,18 +77,29 @@ fn compile(folder: &Path) -> Result<PathBuf, Error> {
         }
     }
     if !child.wait().map_err(Error::Cargo)?.success() {
-        return Err(Error::Compile { path: folder.to_owned() });
+        return Err(Error::Compile {
+            path: folder.to_owned(),
+        });
     }
-    module.ok_or_else(|| Error::NoModule { path: folder.to_owned() })
+    module.ok_or_else(|| Error::NoModule {
+        path: folder.to_owned(),
+    })
 }
 
 /// The module in one of cargo's messages, when it is of the crate in `folder`.
 fn built_module(message: &str, folder: &Path) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
-    let manifest_path = Path::new(message.get("manifest_path")?.as_str()?).parent()?.canonicalize().ok()?;
+    let manifest_path = Path::new(message.get("manifest_path")?.as_str()?)
+        .parent()?
+        .canonicalize()
+        .ok()?;
     if message.get("reason")? != "compiler-artifact" || manifest_path != folder.canonicalize().ok()? {
         return None;
     }
     let files = message.get("filenames")?.as_array()?;
-    files.iter().filter_map(Value::as_str).find(|name| name.ends_with(".wasm")).map(PathBuf::from)
+    files
+        .iter()
+        .filter_map(Value::as_str)
+        .find(|name| name.ends_with(".wasm"))
+        .map(PathBuf::from)
 }

@@ -22,14 +22,19 @@ const FILE_KEYS: [&str; 2] = ["settings_schema", "self_tests"];
 pub fn load_manifest(folder: &Path) -> Result<Manifest, Error> {
     let path = folder.join(MANIFEST_FILE);
     let text = std::fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
-    let wrong = |message: String| Error::Manifest { path: path.clone(), message };
+    let wrong = |message: String| Error::Manifest {
+        path: path.clone(),
+        message,
+    };
     let mut value: Value = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     for key in FILE_KEYS {
         if let Some(Value::String(name)) = value.get(key) {
             let file = folder.join(name);
             let json = std::fs::read(&file).map_err(Error::io("reading", &file))?;
-            let content: Value = serde_json::from_slice(&json)
-                .map_err(|error| Error::Manifest { path: file, message: error.to_string() })?;
+            let content: Value = serde_json::from_slice(&json).map_err(|error| Error::Manifest {
+                path: file,
+                message: error.to_string(),
+            })?;
             value[key] = content;
         }
     }

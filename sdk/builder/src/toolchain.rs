@@ -54,13 +54,18 @@ impl Toolchain {
         if linker.is_none() {
             missing.push("lld-22");
         }
-        let libc = DEBIAN_LIBC.iter().map(PathBuf::from).find(|folder| folder.join("crt1-reactor.o").is_file());
+        let libc = DEBIAN_LIBC
+            .iter()
+            .map(PathBuf::from)
+            .find(|folder| folder.join("crt1-reactor.o").is_file());
         if libc.is_none() {
             missing.push("wasi-libc");
         }
         match (linker, libc) {
             (Some(linker), Some(libc)) if missing.is_empty() => Ok(Self::BuildStd { compiler, linker, libc }),
-            _ => Err(Error::NoToolchain { missing: missing.join(", ") }),
+            _ => Err(Error::NoToolchain {
+                missing: missing.join(", "),
+            }),
         }
     }
 
@@ -93,5 +98,7 @@ fn sysroot(compiler: &Path) -> Option<PathBuf> {
 
 fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }

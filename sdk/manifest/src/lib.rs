@@ -16,7 +16,7 @@ mod section;
 pub use digest::Digest;
 pub use error::Error;
 pub use model::{
-    CONTRACT, Expectation, ExpectedError, Grant, Kind, LimitRequest, MAX_MANIFEST_BYTES, MAX_SELF_TESTS,
-    Manifest, SelfTest, SelfTestForm,
+    CONTRACT, Expectation, ExpectedError, Grant, Kind, LimitRequest, MAX_MANIFEST_BYTES, MAX_SELF_TESTS, Manifest,
+    SelfTest, SelfTestForm,
 };
 pub use section::{SECTION, embed, read};

@@ -187,13 +187,17 @@ impl Manifest {
     /// [`Error::TooLarge`], [`Error::Syntax`] with the key path, [`Error::Invalid`].
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         if json.len() > MAX_MANIFEST_BYTES {
-            return Err(Error::TooLarge { got: json.len(), limit: MAX_MANIFEST_BYTES });
+            return Err(Error::TooLarge {
+                got: json.len(),
+                limit: MAX_MANIFEST_BYTES,
+            });
         }
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let manifest: Self = with_path(&mut deserializer)?;
-        deserializer
-            .end()
-            .map_err(|error| Error::Syntax { at: ".".into(), message: error.to_string() })?;
+        deserializer.end().map_err(|error| Error::Syntax {
+            at: ".".into(),
+            message: error.to_string(),
+        })?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -209,7 +213,10 @@ impl Manifest {
     /// [`Error::Invalid`] naming the key.
     pub fn check(&self) -> Result<(), Error> {
         let starts_with_letter = self.name.starts_with(|c: char| c.is_ascii_lowercase());
-        let plain = self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let plain = self
+            .name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         if !starts_with_letter || !plain || self.name.len() > MAX_NAME {
             return Err(Error::invalid(
                 "name",
@@ -220,10 +227,16 @@ impl Manifest {
             ));
         }
         if self.description.trim().is_empty() {
-            return Err(Error::invalid("description", "must say in a sentence what the plugin does"));
+            return Err(Error::invalid(
+                "description",
+                "must say in a sentence what the plugin does",
+            ));
         }
         if self.licence.trim().is_empty() {
-            return Err(Error::invalid("licence", "must be an SPDX expression, for example `Apache-2.0`"));
+            return Err(Error::invalid(
+                "licence",
+                "must be an SPDX expression, for example `Apache-2.0`",
+            ));
         }
         let host = Version::parse(CONTRACT).map_err(|error| Error::invalid("contract", error.to_string()))?;
         if self.contract.major != host.major || self.contract > host || !self.contract.pre.is_empty() {
@@ -237,7 +250,10 @@ impl Manifest {
         }
         for (grant, reason) in &self.grants {
             if reason.trim().is_empty() {
-                return Err(Error::invalid(format!("grants.{grant}"), "must say why the plugin needs it"));
+                return Err(Error::invalid(
+                    format!("grants.{grant}"),
+                    "must say why the plugin needs it",
+                ));
             }
         }
         let limits = [
@@ -251,11 +267,21 @@ impl Manifest {
         if let Some((name, _)) = limits.iter().find(|(_, value)| *value == Some(0)) {
             return Err(Error::invalid(format!("limits.{name}"), "must be at least 1"));
         }
-        if self.settings_schema.as_ref().is_some_and(|schema| !schema.is_object() && !schema.is_boolean()) {
-            return Err(Error::invalid("settings_schema", "must be a JSON Schema: an object or a boolean"));
+        if self
+            .settings_schema
+            .as_ref()
+            .is_some_and(|schema| !schema.is_object() && !schema.is_boolean())
+        {
+            return Err(Error::invalid(
+                "settings_schema",
+                "must be a JSON Schema: an object or a boolean",
+            ));
         }
         if self.self_tests.len() > MAX_SELF_TESTS {
-            return Err(Error::invalid("self_tests", format!("at most {MAX_SELF_TESTS} vectors")));
+            return Err(Error::invalid(
+                "self_tests",
+                format!("at most {MAX_SELF_TESTS} vectors"),
+            ));
         }
         Ok(())
     }
@@ -267,6 +293,8 @@ where
     D::Error: fmt::Display,
     T: DeserializeOwned,
 {
-    serde_path_to_error::deserialize(deserializer)
-        .map_err(|error| Error::Syntax { at: error.path().to_string(), message: error.inner().to_string() })
+    serde_path_to_error::deserialize(deserializer).map_err(|error| Error::Syntax {
+        at: error.path().to_string(),
+        message: error.inner().to_string(),
+    })
 }

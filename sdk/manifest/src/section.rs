@@ -37,10 +37,16 @@ pub fn embed(component: &[u8], manifest: &Manifest) -> Result<Vec<u8>, Error> {
     }
     let json = manifest.to_json();
     if json.len() > MAX_MANIFEST_BYTES {
-        return Err(Error::TooLarge { got: json.len(), limit: MAX_MANIFEST_BYTES });
+        return Err(Error::TooLarge {
+            got: json.len(),
+            limit: MAX_MANIFEST_BYTES,
+        });
     }
     let mut out = component.to_vec();
-    let section = wasm_encoder::CustomSection { name: SECTION.into(), data: json.into_bytes().into() };
+    let section = wasm_encoder::CustomSection {
+        name: SECTION.into(),
+        data: json.into_bytes().into(),
+    };
     wasm_encoder::ComponentSection::append_to_component(&section, &mut out);
     Ok(out)
 }
@@ -49,25 +55,33 @@ type Section<'a> = Result<(&'a str, &'a [u8]), Error>;
 
 fn top_level_sections(component: &[u8]) -> Result<impl Iterator<Item = Section<'_>>, Error> {
     match Parser::new(0).parse_all(component).next() {
-        Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => {}
-        Some(Ok(Payload::Version { encoding: Encoding::Module, .. })) => {
+        Some(Ok(Payload::Version {
+            encoding: Encoding::Component,
+            ..
+        })) => {}
+        Some(Ok(Payload::Version {
+            encoding: Encoding::Module,
+            ..
+        })) => {
             return Err(Error::NotAComponent("it is a core module".into()));
         }
         Some(Err(error)) => return Err(Error::NotAComponent(error.to_string())),
         _ => return Err(Error::NotAComponent("no WebAssembly header".into())),
     }
     let mut depth = 0_usize;
-    Ok(Parser::new(0).parse_all(component).filter_map(move |payload| match payload {
-        Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => {
-            depth += 1;
-            None
-        }
-        Ok(Payload::End(_)) => {
-            depth = depth.saturating_sub(1);
-            None
-        }
-        Ok(Payload::CustomSection(custom)) if depth == 0 => Some(Ok((custom.name(), custom.data()))),
-        Ok(_) => None,
-        Err(error) => Some(Err(Error::NotAComponent(error.to_string()))),
-    }))
+    Ok(Parser::new(0)
+        .parse_all(component)
+        .filter_map(move |payload| match payload {
+            Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => {
+                depth += 1;
+                None
+            }
+            Ok(Payload::End(_)) => {
+                depth = depth.saturating_sub(1);
+                None
+            }
+            Ok(Payload::CustomSection(custom)) if depth == 0 => Some(Ok((custom.name(), custom.data()))),
+            Ok(_) => None,
+            Err(error) => Some(Err(Error::NotAComponent(error.to_string()))),
+        }))
 }

@@ -20,9 +20,7 @@ pub use imports::formwork::plugin::types;
 
 /// The host's functions as the contract names them.
 pub mod host {
-    pub use super::imports::formwork::plugin::{
-        embeddings, generation, host_types, log, progress, sinks, tensors,
-    };
+    pub use super::imports::formwork::plugin::{embeddings, generation, host_types, log, progress, sinks, tensors};
 }
 
 macro_rules! kind {

@@ -29,5 +29,9 @@ pub fn embed(model: &str, texts: &[String]) -> Result<Vec<Embedding>, Error> {
     }
     let embedded = embeddings::embed(model, texts)?;
     let width = (embedded.dimensions as usize).max(1);
-    Ok(embedded.vectors.chunks_exact(width).map(|row| Embedding(row.to_vec())).collect())
+    Ok(embedded
+        .vectors
+        .chunks_exact(width)
+        .map(|row| Embedding(row.to_vec()))
+        .collect())
 }

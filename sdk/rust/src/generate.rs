@@ -26,7 +26,11 @@ impl Generated {
             }
             begin = stop;
         }
-        if tokens == 0 { 0.0 } else { (logprob / tokens as f32).exp().clamp(0.0, 1.0) }
+        if tokens == 0 {
+            0.0
+        } else {
+            (logprob / tokens as f32).exp().clamp(0.0, 1.0)
+        }
     }
 }
 
@@ -42,5 +46,9 @@ pub fn generate(model: &str, request: &Request) -> Result<Generated, Error> {
         text.push_str(&chunk.text);
         pieces.push((text.len(), chunk.logprob, chunk.tokens));
     }
-    Ok(Generated { text, pieces, summary: completion.summary() })
+    Ok(Generated {
+        text,
+        pieces,
+        summary: completion.summary(),
+    })
 }

@@ -26,7 +26,9 @@ impl<T> Prepared<T> {
     /// # Errors
     /// When `prepare` runs twice in one instance.
     pub fn set(&self, value: T) -> Result<(), Error> {
-        self.0.set(value).map_err(|_| Error::Internal("prepare was called twice".into()))
+        self.0
+            .set(value)
+            .map_err(|_| Error::Internal("prepare was called twice".into()))
     }
 
     /// The value.
@@ -34,7 +36,9 @@ impl<T> Prepared<T> {
     /// # Errors
     /// When `prepare` has not run.
     pub fn get(&self) -> Result<&T, Error> {
-        self.0.get().ok_or_else(|| Error::Internal("prepare was not called".into()))
+        self.0
+            .get()
+            .ok_or_else(|| Error::Internal("prepare was not called".into()))
     }
 }
 

@@ -29,7 +29,10 @@ pub fn texts_at(data: &Value, pointers: &[String]) -> Vec<Text> {
 fn collect(value: &Value, pointer: String, texts: &mut Vec<Text>) {
     match value {
         Value::String(content) if !content.trim().is_empty() => {
-            texts.push(Text { pointer, content: content.clone() });
+            texts.push(Text {
+                pointer,
+                content: content.clone(),
+            });
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {

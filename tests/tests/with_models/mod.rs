@@ -1,6 +1,9 @@
 //! Plugins in an engine that has the real models, as the set-up fetched them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::expect_used, reason = "a test that cannot be set up should stop with a message")]
+#![allow(
+    clippy::expect_used,
+    reason = "a test that cannot be set up should stop with a message"
+)]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -28,82 +31,123 @@ fn cached(relative: &str) -> PathBuf {
 }
 
 fn file(relative: &str, sha256: &str) -> FileSpec {
-    FileSpec { path: cached(relative), sha256: sha256.to_owned() }
+    FileSpec {
+        path: cached(relative),
+        sha256: sha256.to_owned(),
+    }
 }
 
 /// `encoder` (all-MiniLM-L6-v2).
-pub fn encoder() -> ModelSpec {
+pub(crate) fn encoder() -> ModelSpec {
     let tokenizer = file("models/all-MiniLM-L6-v2-tokenizer.json", TOKENIZER_SHA256);
     ModelSpec {
         name: "encoder".into(),
         version: "1".into(),
-        task: ModelTask::Encoder { tokenizer, max_tokens: 256 },
+        task: ModelTask::Encoder {
+            tokenizer,
+            max_tokens: 256,
+        },
         file: file("models/all-MiniLM-L6-v2-int8.onnx", ENCODER_SHA256),
     }
 }
 
 /// `generator` (SmolLM2-135M-Instruct).
-pub fn generator() -> ModelSpec {
+pub(crate) fn generator() -> ModelSpec {
     ModelSpec {
         name: "generator".into(),
         version: "1".into(),
-        task: ModelTask::Generator { context_tokens: 2_048, prefix_slots: 2 },
+        task: ModelTask::Generator {
+            context_tokens: 2_048,
+            prefix_slots: 2,
+        },
         file: file("models/SmolLM2-135M-Instruct.Q4_1.gguf", GENERATOR_SHA256),
     }
 }
 
 /// An engine with these models.
-pub fn engine(models: Vec<ModelSpec>) -> Engine {
-    let options = Options { onnxruntime: cached("lib/libonnxruntime.so"), ..Options::default() };
+pub(crate) fn engine(models: Vec<ModelSpec>) -> Engine {
+    let options = Options {
+        onnxruntime: cached("lib/libonnxruntime.so"),
+        ..Options::default()
+    };
     let inference = Inference::start(options, models).expect("the models start");
     Engine::new(EngineOptions::default(), inference).expect("the engine starts")
 }
 
 /// Builds `name` and installs it with every grant in an engine with these models.
-pub async fn install(name: &str, models: Vec<ModelSpec>) -> Arc<Plugin> {
+pub(crate) async fn install(name: &str, models: Vec<ModelSpec>) -> Arc<Plugin> {
     let grants = BTreeSet::from(Grant::ALL);
-    engine(models).install(build(name), &grants).await.unwrap_or_else(|error| panic!("installing {name}: {error}"))
+    engine(models)
+        .install(build(name), &grants)
+        .await
+        .unwrap_or_else(|error| panic!("installing {name}: {error}"))
 }
 
 /// The one plugin of a test file, installed once.
-pub struct Shared {
+pub(crate) struct Shared {
     plugin: OnceCell<Arc<Plugin>>,
     runtime: OnceLock<tokio::runtime::Runtime>,
 }
 
 impl Shared {
     /// Nothing yet.
-    pub const fn new() -> Self {
-        Self { plugin: OnceCell::const_new(), runtime: OnceLock::new() }
+    pub(crate) const fn new() -> Self {
+        Self {
+            plugin: OnceCell::const_new(),
+            runtime: OnceLock::new(),
+        }
     }
 
     /// The plugin; its background work lives on a runtime that outlasts each test's own.
-    pub async fn plugin(&'static self, name: &'static str, models: fn() -> Vec<ModelSpec>) -> Arc<Plugin> {
-        let runtime = self.runtime.get_or_init(|| tokio::runtime::Runtime::new().expect("a runtime starts"));
+    pub(crate) async fn plugin(&'static self, name: &'static str, models: fn() -> Vec<ModelSpec>) -> Arc<Plugin> {
+        let runtime = self
+            .runtime
+            .get_or_init(|| tokio::runtime::Runtime::new().expect("a runtime starts"));
         let plugin = self.plugin.get_or_init(|| async move {
-            runtime.spawn(async move { install(name, models()).await }).await.expect("the plugin is installed")
+            runtime
+                .spawn(async move { install(name, models()).await })
+                .await
+                .expect("the plugin is installed")
         });
         Arc::clone(plugin.await)
     }
 }
 
 fn context() -> CallContext {
-    CallContext { owner: "test".into(), ..CallContext::default() }
+    CallContext {
+        owner: "test".into(),
+        ..CallContext::default()
+    }
 }
 
 /// Runs the work function on a form that takes any object.
-pub async fn work(plugin: &Plugin, settings: &Value, data: &Value) -> Report<formwork_engine::Output> {
-    plugin.work(&form(&json!({ "type": "object" })), &settings.to_string(), &submission(data), context()).await
+pub(crate) async fn work(plugin: &Plugin, settings: &Value, data: &Value) -> Report<formwork_engine::Output> {
+    plugin
+        .work(
+            &form(&json!({ "type": "object" })),
+            &settings.to_string(),
+            &submission(data),
+            context(),
+        )
+        .await
 }
 
 /// Its output.
-pub async fn output(plugin: &Plugin, settings: &Value, data: &Value) -> Value {
-    work(plugin, settings, data).await.result.unwrap_or_else(|error| panic!("{data}: {error}")).json
+pub(crate) async fn output(plugin: &Plugin, settings: &Value, data: &Value) -> Value {
+    work(plugin, settings, data)
+        .await
+        .result
+        .unwrap_or_else(|error| panic!("{data}: {error}"))
+        .json
 }
 
 /// Why `prepare` refuses these settings.
-pub async fn refusal(plugin: &Plugin, settings: &Value) -> PluginError {
-    match plugin.prepare(&form(&json!({ "type": "object" })), &settings.to_string(), context()).await.result {
+pub(crate) async fn refusal(plugin: &Plugin, settings: &Value) -> PluginError {
+    match plugin
+        .prepare(&form(&json!({ "type": "object" })), &settings.to_string(), context())
+        .await
+        .result
+    {
         Err(CallError::Plugin(error)) => error,
         other => panic!("{settings}: expected a refusal, got {other:?}"),
     }

@@ -55,7 +55,11 @@ impl HostCompletion for State {
         if let Some(summary) = completion.summary() {
             self.meter.used_model(&summary.model);
         }
-        Ok(Ok(chunk.map(|chunk| Chunk { text: chunk.text, tokens: chunk.tokens, logprob: chunk.logprob })))
+        Ok(Ok(chunk.map(|chunk| Chunk {
+            text: chunk.text,
+            tokens: chunk.tokens,
+            logprob: chunk.logprob,
+        })))
     }
 
     fn summary(&mut self, handle: Resource<Completion>) -> wasmtime::Result<Option<Summary>> {

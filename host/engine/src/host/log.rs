@@ -10,7 +10,11 @@ const LOG_BYTES: u64 = 64 << 10;
 
 impl Host for State {
     fn log(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {
-        let bytes = message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let bytes = message.len()
+            + fields
+                .iter()
+                .map(|(name, value)| name.len() + value.len())
+                .sum::<usize>();
         self.enter(bytes)?;
         if !self.meter.log(bytes, LOG_BYTES) {
             return Ok(());

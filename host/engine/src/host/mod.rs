@@ -21,7 +21,11 @@ impl host_types::Host for State {}
 
 /// A model's identity in the contract's words.
 fn model_id(model: &formwork_inference::ModelId) -> ModelId {
-    ModelId { name: model.name.clone(), version: model.version.clone(), sha256: model.sha256.clone() }
+    ModelId {
+        name: model.name.clone(),
+        version: model.version.clone(),
+        sha256: model.sha256.clone(),
+    }
 }
 
 /// An inference error in the contract's words.
@@ -29,9 +33,11 @@ fn host_error(error: &Error) -> HostError {
     match error {
         Error::UnknownModel { .. } => HostError::UnknownModel(error.to_string()),
         Error::WrongTask { .. } | Error::InvalidArgument(_) => HostError::InvalidArgument(error.to_string()),
-        Error::TooLarge { what, limit, got } => {
-            HostError::LimitExceeded(LimitExceeded { name: (*what).to_owned(), limit: *limit, asked: *got })
-        }
+        Error::TooLarge { what, limit, got } => HostError::LimitExceeded(LimitExceeded {
+            name: (*what).to_owned(),
+            limit: *limit,
+            asked: *got,
+        }),
         Error::Busy { .. } | Error::ShuttingDown => HostError::Unavailable(error.to_string()),
         Error::DeadlineExceeded => HostError::DeadlineExceeded,
         Error::Cancelled => HostError::Cancelled,

@@ -13,12 +13,24 @@ impl Host for State {
         model: String,
         inputs: Vec<(String, tensors::Tensor)>,
     ) -> wasmtime::Result<Result<Vec<(String, tensors::Tensor)>, HostError>> {
-        self.enter(model.len() + inputs.iter().map(|(name, tensor)| name.len() + bytes(&tensor.data)).sum::<usize>())?;
-        let inputs = inputs.into_iter().map(|(name, tensor)| (name, from_guest(tensor))).collect();
+        self.enter(
+            model.len()
+                + inputs
+                    .iter()
+                    .map(|(name, tensor)| name.len() + bytes(&tensor.data))
+                    .sum::<usize>(),
+        )?;
+        let inputs = inputs
+            .into_iter()
+            .map(|(name, tensor)| (name, from_guest(tensor)))
+            .collect();
         Ok(match self.inference.run(&model, inputs, &self.inference_call).await {
             Ok((model, outputs)) => {
                 self.meter.used_model(&model);
-                outputs.into_iter().map(|(name, tensor)| Ok((name, to_guest(tensor)?))).collect()
+                outputs
+                    .into_iter()
+                    .map(|(name, tensor)| Ok((name, to_guest(tensor)?)))
+                    .collect()
             }
             Err(error) => Err(host_error(&error)),
         })
@@ -41,7 +53,10 @@ fn from_guest(tensor: tensors::Tensor) -> inference::Tensor {
         TensorData::I32s(numbers) => inference::TensorData::I32(numbers),
         TensorData::U8s(numbers) => inference::TensorData::U8(numbers),
     };
-    inference::Tensor { shape: tensor.shape, data }
+    inference::Tensor {
+        shape: tensor.shape,
+        data,
+    }
 }
 
 fn to_guest(tensor: inference::Tensor) -> Result<tensors::Tensor, HostError> {
@@ -50,7 +65,14 @@ fn to_guest(tensor: inference::Tensor) -> Result<tensors::Tensor, HostError> {
         inference::TensorData::I64(numbers) => TensorData::I64s(numbers),
         inference::TensorData::I32(numbers) => TensorData::I32s(numbers),
         inference::TensorData::U8(numbers) => TensorData::U8s(numbers),
-        _ => return Err(HostError::Internal("the graph answered numbers of a type the contract has not".into())),
+        _ => {
+            return Err(HostError::Internal(
+                "the graph answered numbers of a type the contract has not".into(),
+            ));
+        }
     };
-    Ok(tensors::Tensor { shape: tensor.shape, data })
+    Ok(tensors::Tensor {
+        shape: tensor.shape,
+        data,
+    })
 }

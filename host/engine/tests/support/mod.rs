@@ -54,10 +54,17 @@ pub(crate) fn manifest(changes: &Value) -> Value {
 pub(crate) fn component(module: &str) -> Vec<u8> {
     let mut module = wat::parse_str(module).unwrap();
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/1.0.0")).unwrap();
+    let (package, _) = resolve
+        .push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/1.0.0"))
+        .unwrap();
     let world = resolve.select_world(&[package], Some("validator")).unwrap();
     wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
+    ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .unwrap()
+        .encode()
+        .unwrap()
 }
 
 /// A plugin file.
@@ -77,7 +84,12 @@ pub(crate) async fn install(engine: &Engine, file: Vec<u8>) -> Result<Arc<Plugin
 }
 
 pub(crate) fn form() -> FormInput {
-    FormInput { id: "test".into(), version: 1, schema: "{}".into(), schemas: Vec::new() }
+    FormInput {
+        id: "test".into(),
+        version: 1,
+        schema: "{}".into(),
+        schemas: Vec::new(),
+    }
 }
 
 pub(crate) fn submission() -> SubmissionInput {

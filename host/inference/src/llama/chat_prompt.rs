@@ -53,12 +53,7 @@ impl ChatPrompt {
         let mut tokens = if system.is_empty() {
             self.before_user.clone()
         } else {
-            [
-                self.before_system.clone(),
-                text(system),
-                self.between.clone(),
-            ]
-            .concat()
+            [self.before_system.clone(), text(system), self.between.clone()].concat()
         };
         tokens.extend(text(user));
         tokens.extend_from_slice(&self.after);
@@ -66,11 +61,7 @@ impl ChatPrompt {
     }
 }
 
-fn render(
-    model: &LlamaModel,
-    template: &LlamaChatTemplate,
-    with_system: bool,
-) -> Result<String, String> {
+fn render(model: &LlamaModel, template: &LlamaChatTemplate, with_system: bool) -> Result<String, String> {
     let message = |role: &str, text: &str| {
         LlamaChatMessage::new(role.to_owned(), text.to_owned()).map_err(|error| error.to_string())
     };

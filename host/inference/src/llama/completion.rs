@@ -41,9 +41,7 @@ impl GenerationRequest {
             });
         }
         if self.max_tokens == 0 {
-            return Err(Error::InvalidArgument(
-                "max_tokens must be at least 1".to_owned(),
-            ));
+            return Err(Error::InvalidArgument("max_tokens must be at least 1".to_owned()));
         }
         if !(0.0..=limits::MAX_TEMPERATURE).contains(&self.temperature) {
             return Err(Error::InvalidArgument(format!(

@@ -88,9 +88,7 @@ fn run(settings: &Settings, ready: Ready, jobs: &Receiver<Job>) -> Result<(), Er
         .map_err(|error| bad(native(error.to_string())))?;
     let threads = i32::try_from(settings.threads).unwrap_or(1);
     let batch = u32::try_from(limits::PROMPT_BATCH_TOKENS).unwrap_or(u32::MAX);
-    let cells = settings
-        .context_tokens
-        .saturating_mul(settings.prefix_slots);
+    let cells = settings.context_tokens.saturating_mul(settings.prefix_slots);
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(cells))
         .with_n_seq_max(settings.prefix_slots)
@@ -168,10 +166,7 @@ impl Generator<'_> {
             .with_label_values(&[name])
             .observe(job.queued.elapsed().as_secs_f64());
         let begun = Instant::now();
-        let prepared = match self
-            .check(&job.call)
-            .and_then(|()| self.prepare(&job.request))
-        {
+        let prepared = match self.check(&job.call).and_then(|()| self.prepare(&job.request)) {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.count(&job.call, Some(&error));
@@ -185,10 +180,7 @@ impl Generator<'_> {
             return;
         }
         let Job {
-            request,
-            call,
-            events,
-            ..
+            request, call, events, ..
         } = job;
         let outcome = self.generate(prepared, &request, &call, |chunk| {
             // A dropped reader also cancels the call, which the next step sees.
@@ -217,9 +209,7 @@ impl Generator<'_> {
 
     fn prepare(&self, request: &GenerationRequest) -> Result<Prepared, Error> {
         let _permit = self.settings.permits.acquire();
-        let prompt = self
-            .chat
-            .tokens(self.model, &request.system, &request.prompt);
+        let prompt = self.chat.tokens(self.model, &request.system, &request.prompt);
         let context = self.settings.context_tokens as usize;
         if prompt.len() >= context {
             return Err(Error::TooLarge {
@@ -315,11 +305,7 @@ impl Generator<'_> {
     fn rewind(&mut self, slot: usize, keep: usize) -> Result<usize, Error> {
         let sequence = sequence(slot)?;
         let from = u32::try_from(keep).unwrap_or(u32::MAX);
-        let kept = if self
-            .context
-            .kv_cache_seq_rm(sequence, Some(from), None)
-            .is_ok()
-        {
+        let kept = if self.context.kv_cache_seq_rm(sequence, Some(from), None).is_ok() {
             keep
         } else {
             // Some architectures cannot forget a part of their state.
@@ -338,8 +324,7 @@ impl Generator<'_> {
         let start = self.slots.len(slot);
         self.batch.clear();
         for (index, token) in tokens.iter().enumerate() {
-            let position =
-                i32::try_from(start + index).map_err(|error| Error::Native(error.to_string()))?;
+            let position = i32::try_from(start + index).map_err(|error| Error::Native(error.to_string()))?;
             self.batch
                 .add(*token, position, &[sequence], index + 1 == tokens.len())
                 .map_err(|error| Error::Native(error.to_string()))?;
@@ -357,9 +342,7 @@ impl Generator<'_> {
                 // What the cache holds now is unknown: forget the slot.
                 self.rewind(slot, 0)?;
                 let logged = native_log::take_last_error().unwrap_or_default();
-                Err(Error::Native(
-                    format!("{error} {logged}").trim_end().to_owned(),
-                ))
+                Err(Error::Native(format!("{error} {logged}").trim_end().to_owned()))
             }
         }
     }

@@ -88,9 +88,7 @@ impl<R: Read> Header<R> {
         }
         let data = self.at.div_ceil(alignment).saturating_mul(alignment);
         for (offset, length) in extents {
-            let end = data
-                .checked_add(offset)
-                .and_then(|start| start.checked_add(length));
+            let end = data.checked_add(offset).and_then(|start| start.checked_add(length));
             if end.is_none_or(|end| end > self.size) {
                 return Err(format!(
                     "a tensor at offset {offset} with {length} bytes ends behind the file"
@@ -120,9 +118,7 @@ impl<R: Read> Header<R> {
         let kind = self.u32()?;
         let offset = self.u64()?;
         if offset % alignment != 0 {
-            return Err(format!(
-                "a tensor's offset {offset} is not a multiple of {alignment}"
-            ));
+            return Err(format!("a tensor's offset {offset} is not a multiple of {alignment}"));
         }
         let length = match block(kind) {
             None => 0,
@@ -150,18 +146,12 @@ impl<R: Read> Header<R> {
                     }
                     return Ok(());
                 }
-                let width = scalar_bytes(inner).ok_or_else(|| {
-                    format!("an array has elements of type {inner}, which is not allowed")
-                })?;
-                self.skip(
-                    length
-                        .checked_mul(width)
-                        .ok_or("an array's size overflows")?,
-                )
+                let width = scalar_bytes(inner)
+                    .ok_or_else(|| format!("an array has elements of type {inner}, which is not allowed"))?;
+                self.skip(length.checked_mul(width).ok_or("an array's size overflows")?)
             }
             other => {
-                let width =
-                    scalar_bytes(other).ok_or_else(|| format!("unknown value type {other}"))?;
+                let width = scalar_bytes(other).ok_or_else(|| format!("unknown value type {other}"))?;
                 self.skip(width)
             }
         }
@@ -178,15 +168,11 @@ impl<R: Read> Header<R> {
     fn string(&mut self, limit: u64) -> Result<Vec<u8>, String> {
         let length = self.u64()?;
         if length > limit {
-            return Err(format!(
-                "a name of {length} bytes, at most {limit} are allowed"
-            ));
+            return Err(format!("a name of {length} bytes, at most {limit} are allowed"));
         }
         self.within(length)?;
         let mut bytes = vec![0; usize::try_from(length).map_err(|error| error.to_string())?];
-        self.source
-            .read_exact(&mut bytes)
-            .map_err(|error| error.to_string())?;
+        self.source.read_exact(&mut bytes).map_err(|error| error.to_string())?;
         self.at += length;
         Ok(bytes)
     }
@@ -216,9 +202,7 @@ impl<R: Read> Header<R> {
     fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
         self.within(N as u64)?;
         let mut bytes = [0; N];
-        self.source
-            .read_exact(&mut bytes)
-            .map_err(|error| error.to_string())?;
+        self.source.read_exact(&mut bytes).map_err(|error| error.to_string())?;
         self.at += N as u64;
         Ok(bytes)
     }

@@ -15,10 +15,7 @@ use crate::limits;
 /// The rewritten pattern, and how many grammar rules it may cost.
 pub(crate) fn admit(pattern: &str) -> Result<(String, u64), String> {
     if pattern.len() > limits::MAX_SCHEMA_PATTERN {
-        return Err(format!(
-            "at most {} bytes are allowed",
-            limits::MAX_SCHEMA_PATTERN
-        ));
+        return Err(format!("at most {} bytes are allowed", limits::MAX_SCHEMA_PATTERN));
     }
     let body = pattern
         .strip_prefix('^')
@@ -91,9 +88,7 @@ fn class(chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
             Some(high) => {
                 let high = member(high)?;
                 if high < low || (low..=high).any(|c| c == '"' || c == '\\') {
-                    return Err(format!(
-                        "the range {low}-{high} is empty or holds a quote or backslash"
-                    ));
+                    return Err(format!("the range {low}-{high} is empty or holds a quote or backslash"));
                 }
                 out.push('-');
                 code_point(high, out);
@@ -126,19 +121,10 @@ fn repetition(chars: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<u64, 
                 text.parse::<u64>()
                     .ok()
                     .filter(|count| *count <= limits::MAX_SCHEMA_REPETITION)
-                    .ok_or_else(|| {
-                        format!(
-                            "{{{counts}}} must count 0 to {}",
-                            limits::MAX_SCHEMA_REPETITION
-                        )
-                    })
+                    .ok_or_else(|| format!("{{{counts}}} must count 0 to {}", limits::MAX_SCHEMA_REPETITION))
             };
             let low = number(low)?;
-            let high = if high.is_empty() {
-                None
-            } else {
-                Some(number(high)?)
-            };
+            let high = if high.is_empty() { None } else { Some(number(high)?) };
             if high.is_some_and(|high| high < low || high == 0) {
                 return Err(format!("{{{counts}}} repeats nothing"));
             }
@@ -170,9 +156,7 @@ fn literal(c: char, escaped: bool) -> Result<char, String> {
         return Err(format!("the escape \\{c} is not supported"));
     }
     if !escaped && "|.()]{}*+?^$".contains(c) {
-        return Err(format!(
-            "{c} is not supported here (escape it, or use anyOf)"
-        ));
+        return Err(format!("{c} is not supported here (escape it, or use anyOf)"));
     }
     member(c)
 }

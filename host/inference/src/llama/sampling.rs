@@ -32,12 +32,7 @@ pub(crate) struct Drawn {
 
 impl Sampler {
     /// `schema` must have passed [`super::schema_guard::admit`].
-    pub(crate) fn new(
-        model: &LlamaModel,
-        schema: Option<&str>,
-        temperature: f32,
-        seed: u64,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(model: &LlamaModel, schema: Option<&str>, temperature: f32, seed: u64) -> Result<Self, Error> {
         let grammar = match schema {
             None => None,
             Some(schema) => Some(grammar(model, schema)?),
@@ -57,10 +52,7 @@ impl Sampler {
         }
         let mut allowed = logits.to_vec();
         for token in never {
-            if let Some(logit) = usize::try_from(token.0)
-                .ok()
-                .and_then(|index| allowed.get_mut(index))
-            {
+            if let Some(logit) = usize::try_from(token.0).ok().and_then(|index| allowed.get_mut(index)) {
                 *logit = f32::NEG_INFINITY;
             }
         }
@@ -79,9 +71,9 @@ impl Sampler {
     pub(crate) fn accept(&mut self, token: LlamaToken) -> Result<(), Error> {
         match &mut self.grammar {
             None => Ok(()),
-            Some(grammar) => grammar.try_accept(token).map_err(|error| {
-                Error::Native(format!("the grammar refused its own token: {error}"))
-            }),
+            Some(grammar) => grammar
+                .try_accept(token)
+                .map_err(|error| Error::Native(format!("the grammar refused its own token: {error}"))),
         }
     }
 
@@ -128,9 +120,7 @@ impl Sampler {
                 .iter()
                 .map(|index| Ok(LlamaTokenData::new(token(*index)?, allowed[*index], 0.0)))
                 .collect::<Result<Vec<_>, Error>>()?;
-            let fits = verdict(grammar, data)
-                .iter()
-                .position(|data| data.logit().is_finite());
+            let fits = verdict(grammar, data).iter().position(|data| data.logit().is_finite());
             if let Some(at) = fits {
                 return Ok(shortlist[at]);
             }
@@ -155,9 +145,7 @@ fn verdict(grammar: &mut LlamaSampler, candidates: Vec<LlamaTokenData>) -> Vec<L
 }
 
 fn grammar(model: &LlamaModel, schema: &str) -> Result<LlamaSampler, Error> {
-    let unusable = |reason: String| {
-        Error::InvalidArgument(format!("json schema cannot constrain output: {reason}"))
-    };
+    let unusable = |reason: String| Error::InvalidArgument(format!("json schema cannot constrain output: {reason}"));
     let text = json_schema_to_grammar(schema).map_err(|error| unusable(error.to_string()))?;
     LlamaSampler::grammar(model, &text, GRAMMAR_ROOT).map_err(|error| unusable(error.to_string()))
 }
@@ -180,9 +168,7 @@ fn best(logits: &[f32]) -> Option<usize> {
 
 /// Indices of the `count` largest finite logits, largest first.
 fn likeliest(logits: &[f32], count: usize) -> Vec<usize> {
-    let mut indices: Vec<usize> = (0..logits.len())
-        .filter(|index| logits[*index].is_finite())
-        .collect();
+    let mut indices: Vec<usize> = (0..logits.len()).filter(|index| logits[*index].is_finite()).collect();
     let by_logit = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]);
     if indices.len() > count {
         indices.select_nth_unstable_by(count, by_logit);
@@ -194,11 +180,7 @@ fn likeliest(logits: &[f32], count: usize) -> Vec<usize> {
 
 fn log_sum_exp(logits: &[f32]) -> f32 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    max + logits
-        .iter()
-        .map(|logit| (logit - max).exp())
-        .sum::<f32>()
-        .ln()
+    max + logits.iter().map(|logit| (logit - max).exp()).sum::<f32>().ln()
 }
 
 /// A small seeded generator: the same seed gives the same text on every platform.

@@ -54,9 +54,7 @@ const CONVERTER_RULES: [&str; 21] = [
     "space",
     "dot",
 ];
-const TYPES: [&str; 7] = [
-    "object", "array", "string", "integer", "number", "boolean", "null",
-];
+const TYPES: [&str; 7] = ["object", "array", "string", "integer", "number", "boolean", "null"];
 
 /// Rewrites a schema into what llama.cpp may see.
 ///
@@ -68,9 +66,8 @@ pub(crate) fn admit(schema: &str) -> Result<String, Error> {
         limits::MAX_SCHEMA_BYTES as u64,
         schema.len() as u64,
     )?;
-    let parsed: Value = serde_json::from_str(schema).map_err(|error| {
-        Error::InvalidArgument(format!("json schema is not valid JSON: {error}"))
-    })?;
+    let parsed: Value = serde_json::from_str(schema)
+        .map_err(|error| Error::InvalidArgument(format!("json schema is not valid JSON: {error}")))?;
     let mut guard = Guard {
         nodes: 0,
         repetitions: 0,
@@ -126,11 +123,7 @@ impl Guard {
         let Some(types) = types else {
             return Err(refused(at, "needs a type (or anyOf, enum, const)"));
         };
-        let known: Vec<&str> = types
-            .iter()
-            .flat_map(|kind| keywords(kind))
-            .copied()
-            .collect();
+        let known: Vec<&str> = types.iter().flat_map(|kind| keywords(kind)).copied().collect();
         only(object, at, &known)?;
         let mut admitted = Vec::new();
         for kind in &types {
@@ -143,22 +136,12 @@ impl Guard {
     }
 
     /// A subschema, whose rule the converter names after where it is.
-    fn within(
-        &mut self,
-        name: &str,
-        schema: &Value,
-        at: &str,
-        depth: usize,
-        times: u64,
-    ) -> Result<Value, Error> {
+    fn within(&mut self, name: &str, schema: &Value, at: &str, depth: usize, times: u64) -> Result<Value, Error> {
         self.names.push(name.to_owned());
         let full = self.names.join("-");
         let rule = rule_name(&full);
         if rule != full && CONVERTER_RULES.contains(&rule.as_str()) {
-            return Err(refused(
-                at,
-                &format!("the name clashes with a built-in rule, {rule}"),
-            ));
+            return Err(refused(at, &format!("the name clashes with a built-in rule, {rule}")));
         }
         let admitted = self.node(schema, at, depth + 1, times)?;
         self.names.pop();
@@ -182,13 +165,7 @@ impl Guard {
         }
     }
 
-    fn object(
-        &mut self,
-        object: &Map<String, Value>,
-        at: &str,
-        depth: usize,
-        times: u64,
-    ) -> Result<Value, Error> {
+    fn object(&mut self, object: &Map<String, Value>, at: &str, depth: usize, times: u64) -> Result<Value, Error> {
         match object.get("additionalProperties") {
             None | Some(Value::Bool(_)) => {}
             Some(_) => return Err(refused(at, "additionalProperties must be true or false")),
@@ -206,10 +183,7 @@ impl Guard {
                     if name.is_empty() {
                         return Err(refused(at, "a property name is empty"));
                     }
-                    let place = format!(
-                        "{at}/properties/{}",
-                        name.replace('~', "~0").replace('/', "~1")
-                    );
+                    let place = format!("{at}/properties/{}", name.replace('~', "~0").replace('/', "~1"));
                     let property = self.within(name, property, &place, depth, times)?;
                     properties.insert(name.clone(), property);
                 }
@@ -221,14 +195,9 @@ impl Guard {
             None => {}
             Some(Value::Array(names)) => {
                 for name in names {
-                    let declared = name
-                        .as_str()
-                        .is_some_and(|name| properties.contains_key(name));
+                    let declared = name.as_str().is_some_and(|name| properties.contains_key(name));
                     if !declared {
-                        return Err(refused(
-                            at,
-                            &format!("required {name} is not among the properties"),
-                        ));
+                        return Err(refused(at, &format!("required {name} is not among the properties")));
                     }
                     required.push(name.clone());
                 }
@@ -245,17 +214,8 @@ impl Guard {
         }))
     }
 
-    fn array(
-        &mut self,
-        object: &Map<String, Value>,
-        at: &str,
-        depth: usize,
-        times: u64,
-    ) -> Result<Value, Error> {
-        let (min, max) = (
-            count(object, "minItems", at)?,
-            count(object, "maxItems", at)?,
-        );
+    fn array(&mut self, object: &Map<String, Value>, at: &str, depth: usize, times: u64) -> Result<Value, Error> {
+        let (min, max) = (count(object, "minItems", at)?, count(object, "maxItems", at)?);
         let repeated = self.repeat(at, min, max, times)?;
         let mut admitted = Map::new();
         admitted.insert("type".to_owned(), json!("array"));
@@ -267,30 +227,19 @@ impl Guard {
         Ok(Value::Object(admitted))
     }
 
-    fn string(
-        &mut self,
-        object: &Map<String, Value>,
-        at: &str,
-        times: u64,
-    ) -> Result<Value, Error> {
-        let (min, max) = (
-            count(object, "minLength", at)?,
-            count(object, "maxLength", at)?,
-        );
+    fn string(&mut self, object: &Map<String, Value>, at: &str, times: u64) -> Result<Value, Error> {
+        let (min, max) = (count(object, "minLength", at)?, count(object, "maxLength", at)?);
         let mut admitted = Map::new();
         admitted.insert("type".to_owned(), json!("string"));
         let bounded = min.is_some() || max.is_some();
         match object.get("pattern") {
             None => {}
             Some(Value::String(_)) if bounded => {
-                return Err(refused(
-                    at,
-                    "pattern cannot be combined with minLength or maxLength",
-                ));
+                return Err(refused(at, "pattern cannot be combined with minLength or maxLength"));
             }
             Some(Value::String(pattern)) => {
-                let (rewritten, cost) = pattern_guard::admit(pattern)
-                    .map_err(|reason| refused(at, &format!("pattern: {reason}")))?;
+                let (rewritten, cost) =
+                    pattern_guard::admit(pattern).map_err(|reason| refused(at, &format!("pattern: {reason}")))?;
                 self.spend(cost.saturating_mul(times))?;
                 admitted.insert("pattern".to_owned(), json!(rewritten));
                 return Ok(Value::Object(admitted));
@@ -313,13 +262,7 @@ impl Guard {
         Ok(Value::Object(admitted))
     }
 
-    fn repeat(
-        &mut self,
-        at: &str,
-        min: Option<u64>,
-        max: Option<u64>,
-        times: u64,
-    ) -> Result<u64, Error> {
+    fn repeat(&mut self, at: &str, min: Option<u64>, max: Option<u64>, times: u64) -> Result<u64, Error> {
         if let (Some(min), Some(max)) = (min, max)
             && min > max
         {
@@ -353,10 +296,7 @@ fn keywords(kind: &str) -> &'static [&'static str] {
 fn only(object: &Map<String, Value>, at: &str, known: &[&str]) -> Result<(), Error> {
     for key in object.keys() {
         if !known.contains(&key.as_str()) && !ANNOTATIONS.contains(&key.as_str()) {
-            return Err(refused(
-                at,
-                &format!("keyword {key:?} cannot be enforced here"),
-            ));
+            return Err(refused(at, &format!("keyword {key:?} cannot be enforced here")));
         }
     }
     Ok(())
@@ -382,11 +322,7 @@ fn types(object: &Map<String, Value>, at: &str) -> Result<Option<Vec<String>>, E
     Ok(Some(types))
 }
 
-fn constant(
-    object: &Map<String, Value>,
-    at: &str,
-    types: Option<&[String]>,
-) -> Result<Value, Error> {
+fn constant(object: &Map<String, Value>, at: &str, types: Option<&[String]>) -> Result<Value, Error> {
     only(object, at, &["type", "enum", "const"])?;
     let mut values: Vec<Value> = match (object.get("enum"), object.get("const")) {
         (Some(Value::Array(values)), None) => values.clone(),
@@ -454,21 +390,13 @@ fn count(object: &Map<String, Value>, key: &str, at: &str) -> Result<Option<u64>
             let count = value
                 .as_u64()
                 .ok_or_else(|| refused(at, &format!("{key} must be a whole number")))?;
-            at_most(
-                "a repetition in a json schema",
-                limits::MAX_SCHEMA_REPETITION,
-                count,
-            )?;
+            at_most("a repetition in a json schema", limits::MAX_SCHEMA_REPETITION, count)?;
             Ok(Some(count))
         }
     }
 }
 
-fn insert_bounds(
-    into: &mut Map<String, Value>,
-    min: (&str, Option<u64>),
-    max: (&str, Option<u64>),
-) {
+fn insert_bounds(into: &mut Map<String, Value>, min: (&str, Option<u64>), max: (&str, Option<u64>)) {
     for (key, value) in [min, max] {
         if let Some(value) = value {
             into.insert(key.to_owned(), json!(value));

@@ -26,11 +26,7 @@ impl TextStream {
     pub(crate) fn push(&mut self, piece: &[u8]) -> (String, bool) {
         self.partial.extend_from_slice(piece);
         self.decode();
-        let stop = self
-            .stops
-            .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()))
-            .min();
+        let stop = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
         if let Some(at) = stop {
             self.held.truncate(at);
             return (std::mem::take(&mut self.held), true);
@@ -55,8 +51,7 @@ impl TextStream {
                 }
                 Err(error) => {
                     let valid = error.valid_up_to();
-                    self.held
-                        .push_str(&String::from_utf8_lossy(&self.partial[..valid]));
+                    self.held.push_str(&String::from_utf8_lossy(&self.partial[..valid]));
                     match error.error_len() {
                         None => {
                             self.partial.drain(..valid);

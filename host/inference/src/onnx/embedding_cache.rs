@@ -42,19 +42,12 @@ impl EmbeddingCache {
 
     pub(crate) fn get(&self, key: &Key) -> Option<Embedded> {
         let cache = self.0.as_ref()?;
-        cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(key)
-            .cloned()
+        cache.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     pub(crate) fn put(&self, key: Key, embedded: Embedded) {
         if let Some(cache) = &self.0 {
-            cache
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .put(key, embedded);
+            cache.lock().unwrap_or_else(PoisonError::into_inner).put(key, embedded);
         }
     }
 }

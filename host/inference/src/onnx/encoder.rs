@@ -43,8 +43,7 @@ impl Encoder {
         max_tokens: usize,
         batch_tokens: usize,
     ) -> Result<Self, String> {
-        let mut tokenizer =
-            Tokenizer::from_bytes(tokenizer).map_err(|error| format!("tokenizer: {error}"))?;
+        let mut tokenizer = Tokenizer::from_bytes(tokenizer).map_err(|error| format!("tokenizer: {error}"))?;
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(Some(TruncationParams {
@@ -160,30 +159,19 @@ impl Encoder {
                     .into(),
             ));
         }
-        inputs.push((
-            IDS,
-            Native::from_array((shape, ids)).map_err(native)?.into(),
-        ));
-        inputs.push((
-            MASK,
-            Native::from_array((shape, mask)).map_err(native)?.into(),
-        ));
+        inputs.push((IDS, Native::from_array((shape, ids)).map_err(native)?.into()));
+        inputs.push((MASK, Native::from_array((shape, mask)).map_err(native)?.into()));
         let outputs = session.run_with_options(inputs, options).map_err(native)?;
         let value = outputs
             .get(&self.output)
             .ok_or_else(|| Error::Native(format!("the graph gave no {}", self.output)))?;
         let (shape, states) = value.try_extract_tensor::<f32>().map_err(native)?;
         let dimensions = match shape[..] {
-            [rows, columns, dimensions]
-                if rows == batch.len() as i64 && columns == width as i64 && dimensions > 0 =>
-            {
+            [rows, columns, dimensions] if rows == batch.len() as i64 && columns == width as i64 && dimensions > 0 => {
                 usize::try_from(dimensions).unwrap_or(usize::MAX)
             }
             _ => {
-                return Err(Error::Native(format!(
-                    "the graph gave {} as {shape:?}",
-                    self.output
-                )));
+                return Err(Error::Native(format!("the graph gave {} as {shape:?}", self.output)));
             }
         };
         for (states, text) in states.chunks_exact(width * dimensions).zip(batch) {
@@ -204,15 +192,9 @@ fn pool(states: &[f32], dimensions: usize) -> Result<Vec<f32>, Error> {
             *total += value;
         }
     }
-    let length = sum
-        .iter()
-        .map(|value| f64::from(*value).powi(2))
-        .sum::<f64>()
-        .sqrt();
+    let length = sum.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     if !length.is_finite() || length == 0.0 {
-        return Err(Error::Native(
-            "the encoder's output has no direction".to_owned(),
-        ));
+        return Err(Error::Native("the encoder's output has no direction".to_owned()));
     }
     for value in &mut sum {
         *value = (f64::from(*value) / length) as f32;

@@ -28,13 +28,11 @@ pub(crate) fn run(
     let mut tensors = Vec::new();
     for (name, value) in &outputs {
         let tensor = from_native(name, &value)?;
-        left = left
-            .checked_sub(tensor.data.bytes())
-            .ok_or(Error::TooLarge {
-                what: "bytes of the output tensors",
-                limit: byte_limit as u64,
-                got: (byte_limit - left + tensor.data.bytes()) as u64,
-            })?;
+        left = left.checked_sub(tensor.data.bytes()).ok_or(Error::TooLarge {
+            what: "bytes of the output tensors",
+            limit: byte_limit as u64,
+            got: (byte_limit - left + tensor.data.bytes()) as u64,
+        })?;
         tensors.push((name.to_owned(), tensor));
     }
     Ok(tensors)
@@ -57,34 +55,19 @@ pub(crate) fn check_sizes(inputs: &[(String, Tensor)], byte_limit: usize) -> Res
             got: bytes as u64,
         });
     }
-    inputs
-        .iter()
-        .try_for_each(|(name, tensor)| tensor.validate(name))
+    inputs.iter().try_for_each(|(name, tensor)| tensor.validate(name))
 }
 
 fn check_inputs(declared: &[Outlet], inputs: &[(String, Tensor)]) -> Result<(), Error> {
-    let names = || {
-        declared
-            .iter()
-            .map(Outlet::name)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let names = || declared.iter().map(Outlet::name).collect::<Vec<_>>().join(", ");
     for (index, (name, tensor)) in inputs.iter().enumerate() {
         if inputs[..index].iter().any(|(earlier, _)| earlier == name) {
-            return Err(Error::InvalidArgument(format!(
-                "tensor {name} is given twice"
-            )));
+            return Err(Error::InvalidArgument(format!("tensor {name} is given twice")));
         }
         let outlet = declared
             .iter()
             .find(|outlet| outlet.name() == name)
-            .ok_or_else(|| {
-                Error::InvalidArgument(format!(
-                    "the graph has no input {name} (it has: {})",
-                    names()
-                ))
-            })?;
+            .ok_or_else(|| Error::InvalidArgument(format!("the graph has no input {name} (it has: {})", names())))?;
         check_input(outlet, tensor)?;
     }
     for outlet in declared {
@@ -128,13 +111,7 @@ fn check_input(outlet: &Outlet, tensor: &Tensor) -> Result<(), Error> {
     }
     let wanted: Vec<String> = shape
         .iter()
-        .map(|size| {
-            if *size < 0 {
-                "any".to_owned()
-            } else {
-                size.to_string()
-            }
-        })
+        .map(|size| if *size < 0 { "any".to_owned() } else { size.to_string() })
         .collect();
     Err(Error::InvalidArgument(format!(
         "input {name} has the shape [{}], got {:?}",
@@ -158,18 +135,10 @@ fn from_native(name: &str, value: &DynValue) -> Result<Tensor, Error> {
         return Err(Error::Native(format!("output {name} is not a tensor")));
     };
     let data = match ty {
-        TensorElementType::Float32 => {
-            TensorData::F32(value.try_extract_tensor().map_err(native)?.1.to_vec())
-        }
-        TensorElementType::Int64 => {
-            TensorData::I64(value.try_extract_tensor().map_err(native)?.1.to_vec())
-        }
-        TensorElementType::Int32 => {
-            TensorData::I32(value.try_extract_tensor().map_err(native)?.1.to_vec())
-        }
-        TensorElementType::Uint8 => {
-            TensorData::U8(value.try_extract_tensor().map_err(native)?.1.to_vec())
-        }
+        TensorElementType::Float32 => TensorData::F32(value.try_extract_tensor().map_err(native)?.1.to_vec()),
+        TensorElementType::Int64 => TensorData::I64(value.try_extract_tensor().map_err(native)?.1.to_vec()),
+        TensorElementType::Int32 => TensorData::I32(value.try_extract_tensor().map_err(native)?.1.to_vec()),
+        TensorElementType::Uint8 => TensorData::U8(value.try_extract_tensor().map_err(native)?.1.to_vec()),
         other => {
             return Err(Error::Native(format!(
                 "output {name} holds {other} elements, which are not supported"
@@ -178,9 +147,7 @@ fn from_native(name: &str, value: &DynValue) -> Result<Tensor, Error> {
     };
     let shape = shape
         .iter()
-        .map(|size| {
-            u32::try_from(*size).map_err(|error| Error::Native(format!("output {name}: {error}")))
-        })
+        .map(|size| u32::try_from(*size).map_err(|error| Error::Native(format!("output {name}: {error}"))))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Tensor { shape, data })
 }

@@ -97,10 +97,7 @@ impl<'a> Fields<'a> {
     fn varint(&mut self) -> Result<u64, String> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
-            let (byte, rest) = self
-                .0
-                .split_first()
-                .ok_or("the protobuf ends within a number")?;
+            let (byte, rest) = self.0.split_first().ok_or("the protobuf ends within a number")?;
             self.0 = rest;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {

@@ -37,11 +37,7 @@ pub(crate) fn environment(library: &Path) -> Result<Environment, Error> {
 
 /// A session over verified bytes: `threads` threads without spinning, no arena (it grows to the
 /// largest batch ever seen and never shrinks).
-pub(crate) fn session(
-    environment: &Environment,
-    bytes: &[u8],
-    threads: usize,
-) -> Result<Session, String> {
+pub(crate) fn session(environment: &Environment, bytes: &[u8], threads: usize) -> Result<Session, String> {
     let text = |error: ort::Error<ort::session::builder::SessionBuilder>| error.to_string();
     Session::builder(environment)
         .map_err(|error| error.to_string())?

@@ -84,11 +84,9 @@ pub(crate) fn start(settings: Settings) -> Result<Worker<Job>, Error> {
 fn run(mut settings: Settings, ready: Ready, jobs: &Receiver<Job>) -> Result<(), Error> {
     let bytes = std::mem::take(&mut settings.bytes);
     let session =
-        runtime::session(&settings.environment, &bytes, settings.threads).map_err(|reason| {
-            Error::BadModelFile {
-                path: settings.path.clone(),
-                reason,
-            }
+        runtime::session(&settings.environment, &bytes, settings.threads).map_err(|reason| Error::BadModelFile {
+            path: settings.path.clone(),
+            reason,
         })?;
     drop(bytes);
     let encoder = match settings.encoder.take() {
@@ -105,10 +103,7 @@ fn run(mut settings: Settings, ready: Ready, jobs: &Receiver<Job>) -> Result<(),
                 } else {
                     settings.path.clone()
                 };
-                Error::BadModelFile {
-                    path: at_fault,
-                    reason,
-                }
+                Error::BadModelFile { path: at_fault, reason }
             })?,
         ),
     };
@@ -159,14 +154,12 @@ impl SessionWorker {
         let begun = Instant::now();
         let outcome = match work {
             Work::Embed { texts, reply } => {
-                let result = self
-                    .embed(&texts, &call, &options)
-                    .map(|(embedded, tokens)| {
-                        metrics::TOKENS
-                            .with_label_values(&[name.as_str(), "input"])
-                            .inc_by(tokens as u64);
-                        embedded
-                    });
+                let result = self.embed(&texts, &call, &options).map(|(embedded, tokens)| {
+                    metrics::TOKENS
+                        .with_label_values(&[name.as_str(), "input"])
+                        .inc_by(tokens as u64);
+                    embedded
+                });
                 let outcome = outcome(&result);
                 // A caller that left has nobody to tell.
                 let _ = reply.send(result);
@@ -215,13 +208,8 @@ impl SessionWorker {
         check(&self.settings, call)?;
         let _permit = self.settings.permits.acquire();
         check(&self.settings, call)?;
-        graph::run(
-            &mut self.session,
-            inputs,
-            options,
-            self.settings.tensor_bytes,
-        )
-        .or_else(|error| check(&self.settings, call).and(Err(error)))
+        graph::run(&mut self.session, inputs, options, self.settings.tensor_bytes)
+            .or_else(|error| check(&self.settings, call).and(Err(error)))
     }
 }
 

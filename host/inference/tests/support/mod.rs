@@ -1,16 +1,11 @@
 //! The real models, and one service shared by the tests of a file.
 #![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(
-    clippy::expect_used,
-    reason = "a test helper fails the test by panicking"
-)]
+#![allow(clippy::expect_used, reason = "a test helper fails the test by panicking")]
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use formwork_inference::{
-    CallContext, FileSpec, GenerationRequest, Inference, ModelSpec, ModelTask, Options,
-};
+use formwork_inference::{CallContext, FileSpec, GenerationRequest, Inference, ModelSpec, ModelTask, Options};
 
 const GGUF_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 const ONNX_SHA256: &str = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6";
@@ -22,11 +17,7 @@ pub(crate) fn cached(relative: &str) -> PathBuf {
         PathBuf::from,
     );
     let path = root.join(relative);
-    assert!(
-        path.is_file(),
-        "{} is missing: run make setup",
-        path.display()
-    );
+    assert!(path.is_file(), "{} is missing: run make setup", path.display());
     path
 }
 
@@ -97,11 +88,8 @@ pub(crate) fn options() -> Options {
 pub(crate) fn service() -> &'static Inference {
     static SERVICE: OnceLock<Inference> = OnceLock::new();
     SERVICE.get_or_init(|| {
-        Inference::start(
-            options(),
-            vec![generator("smol"), encoder("minilm"), graph("graph")],
-        )
-        .expect("the models load")
+        Inference::start(options(), vec![generator("smol"), encoder("minilm"), graph("graph")])
+            .expect("the models load")
     })
 }
 

@@ -4,8 +4,8 @@
 use async_trait::async_trait;
 use formwork_scheduler::{RunContext, RunOutcome, Scheduler, SchedulerOptions, TaskRunner};
 use formwork_store::{
-    Claimed, NewForm, NewSubmission, PluginRef, Provenance, Store, StoreEvent, SubmissionId,
-    SubmissionView, TaskId, TaskResult, TaskView,
+    Claimed, NewForm, NewSubmission, PluginRef, Provenance, Store, StoreEvent, SubmissionId, SubmissionView, TaskId,
+    TaskResult, TaskView,
     sqlite::{Options, SqliteStore},
 };
 use formwork_tasks::{Millis, Pool, RetryPolicy, Step, Verdict};
@@ -84,11 +84,7 @@ pub(crate) fn failed(code: &str, retryable: bool) -> RunOutcome {
 /// Options that make tests quick: small threads, retries at once; a poll so rare that events must do the work.
 pub(crate) fn options() -> SchedulerOptions {
     let mut options = SchedulerOptions::default();
-    for pool in [
-        &mut options.high,
-        &mut options.default,
-        &mut options.batched,
-    ] {
+    for pool in [&mut options.high, &mut options.default, &mut options.batched] {
         pool.threads = 1;
         pool.poll_ms = 3_600_000;
         pool.retry = RetryPolicy::try_new(3, 1, 5).unwrap();
@@ -113,9 +109,7 @@ impl Bench {
             folder,
         };
         for pool in Pool::ALL {
-            bench
-                .form(pool.as_str(), vec![Step::new("only").in_pool(pool)])
-                .await;
+            bench.form(pool.as_str(), vec![Step::new("only").in_pool(pool)]).await;
         }
         bench
     }
@@ -147,11 +141,7 @@ impl Bench {
     }
 
     /// Starts a scheduler on this store.
-    pub(crate) fn start(
-        &self,
-        options: SchedulerOptions,
-        runner: Arc<dyn TaskRunner>,
-    ) -> Scheduler {
+    pub(crate) fn start(&self, options: SchedulerOptions, runner: Arc<dyn TaskRunner>) -> Scheduler {
         Scheduler::start(options, Arc::clone(&self.store), runner).unwrap()
     }
 

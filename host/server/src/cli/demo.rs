@@ -180,7 +180,13 @@ fn described(sample: &Sample, submission: &Value, differences: &[String]) -> Str
         let models = models.map(|model| format!("with {} {}", word(&model["name"]), word(&model["version"])));
         let indent = " ".repeat(head.chars().count());
         text.push_str(&head);
-        text.push_str(&results(step).into_iter().chain(models).collect::<Vec<_>>().join(&format!("\n{indent}")));
+        text.push_str(
+            &results(step)
+                .into_iter()
+                .chain(models)
+                .collect::<Vec<_>>()
+                .join(&format!("\n{indent}")),
+        );
         text.push('\n');
     }
     text.push_str(&format!("    = {}", word(&submission["status"])));
@@ -197,7 +203,12 @@ fn described(sample: &Sample, submission: &Value, differences: &[String]) -> Str
 fn results(step: &Value) -> Vec<String> {
     let output = &step["output"];
     let each = |value: &Value, show: fn(&Value) -> String| -> Vec<String> {
-        value.as_array().into_iter().flatten().map(|item| cut(show(item))).collect()
+        value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|item| cut(show(item)))
+            .collect()
     };
     if let Some(message) = step["error"]["message"].as_str() {
         return vec![message.to_owned()];
@@ -207,17 +218,33 @@ fn results(step: &Value) -> Vec<String> {
     }
     if !output["findings"].is_null() {
         return each(&output["findings"], |finding| {
-            format!("{} {}: {}", word(&finding["pointer"]), word(&finding["code"]), word(&finding["message"]))
+            format!(
+                "{} {}: {}",
+                word(&finding["pointer"]),
+                word(&finding["code"]),
+                word(&finding["message"])
+            )
         });
     }
     if !output["label"].is_null() {
-        let labels = each(&output["labels"], |label| format!("{} {:.2}", word(&label["name"]), number(&label["score"])));
-        return if labels.is_empty() { vec![format!("none (best {})", best(output))] } else { labels };
+        let labels = each(&output["labels"], |label| {
+            format!("{} {:.2}", word(&label["name"]), number(&label["score"]))
+        });
+        return if labels.is_empty() {
+            vec![format!("none (best {})", best(output))]
+        } else {
+            labels
+        };
     }
     if !output["fields"].is_null() {
         let mut lines = each(&output["fields"], |field| {
             let confidence = number(&field["confidence"]);
-            format!("{} = {}  {confidence:.2} {}", word(&field["name"]), field["value"], word(&field["method"]))
+            format!(
+                "{} = {}  {confidence:.2} {}",
+                word(&field["name"]),
+                field["value"],
+                word(&field["method"])
+            )
         });
         let missing = each(&output["missing"], |name| word(name).to_owned());
         if !missing.is_empty() {

@@ -33,9 +33,7 @@ pub(super) fn check_library() -> Result<()> {
 
 /// Opens the only connection that writes.
 pub(super) fn open_writer(path: &Path, durability: Durability) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sql("open"))?;
     prepare(&connection, limits::WRITER_CACHE_KIB)?;
 
@@ -56,11 +54,7 @@ pub(super) fn open_writer(path: &Path, durability: Durability) -> Result<Connect
 
     // The writer checkpoints by itself, after it has answered.
     set(&connection, "wal_autocheckpoint", "0")?;
-    set(
-        &connection,
-        "journal_size_limit",
-        &limits::WAL_FILE_BYTES.to_string(),
-    )?;
+    set(&connection, "journal_size_limit", &limits::WAL_FILE_BYTES.to_string())?;
     Ok(connection)
 }
 

@@ -62,9 +62,7 @@ impl Effects {
                         "INSERT INTO pool_counts (pool, state, count) VALUES (?1, ?2, ?3)
                          ON CONFLICT DO UPDATE SET count = count + excluded.count",
                     )
-                    .and_then(|mut statement| {
-                        statement.execute(params![pool.as_str(), state.as_str(), change])
-                    })
+                    .and_then(|mut statement| statement.execute(params![pool.as_str(), state.as_str(), change]))
                     .map_err(sql("count"))?;
             }
         }

@@ -15,10 +15,7 @@ fn convert(operation: &'static str, error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Error::Full { operation },
         Some(
-            ErrorCode::SystemIoFailure
-            | ErrorCode::DatabaseCorrupt
-            | ErrorCode::NotADatabase
-            | ErrorCode::ReadOnly,
+            ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ReadOnly,
         ) => Error::Fatal(format!("{operation}: {error}")),
         _ => Error::backend(operation, error),
     }
@@ -26,7 +23,7 @@ fn convert(operation: &'static str, error: rusqlite::Error) -> Error {
 
 /// Whether an insert met a row with the same key.
 pub(super) fn is_duplicate(error: &rusqlite::Error) -> bool {
-    error.sqlite_extended_error_code().is_some_and(|code| {
-        code == ffi::SQLITE_CONSTRAINT_PRIMARYKEY || code == ffi::SQLITE_CONSTRAINT_UNIQUE
-    })
+    error
+        .sqlite_extended_error_code()
+        .is_some_and(|code| code == ffi::SQLITE_CONSTRAINT_PRIMARYKEY || code == ffi::SQLITE_CONSTRAINT_UNIQUE)
 }

@@ -25,8 +25,7 @@ pub(super) fn put(write: &mut Write<'_>, form: &NewForm, now: Millis) -> Result<
         return Ok(PutForm::Unchanged(*version));
     }
     let version = latest.map_or(1, |(version, _)| version + 1);
-    let steps = serde_json::to_string(plan.steps())
-        .map_err(|error| crate::Error::backend("write form", error))?;
+    let steps = serde_json::to_string(plan.steps()).map_err(|error| crate::Error::backend("write form", error))?;
     write
         .connection
         .prepare_cached(
@@ -34,25 +33,14 @@ pub(super) fn put(write: &mut Write<'_>, form: &NewForm, now: Millis) -> Result<
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )
         .and_then(|mut statement| {
-            statement.execute(params![
-                form.id,
-                version,
-                form.digest,
-                now.0,
-                steps,
-                form.definition
-            ])
+            statement.execute(params![form.id, version, form.digest, now.0, steps, form.definition])
         })
         .map_err(sql("write form"))?;
     Ok(PutForm::Created(version))
 }
 
 /// One version, or the latest.
-pub(super) fn get(
-    connection: &Connection,
-    id: &str,
-    version: Option<u32>,
-) -> Result<Option<FormVersion>> {
+pub(super) fn get(connection: &Connection, id: &str, version: Option<u32>) -> Result<Option<FormVersion>> {
     one(
         connection,
         "SELECT id, version, digest, created_at, steps, definition FROM forms

@@ -21,9 +21,7 @@ impl FileLock {
     /// Takes the lock of the given database, or says who has it.
     pub(super) fn take(database: &Path) -> Result<Self> {
         let path = lock_path(database);
-        let io = |error: std::io::Error| {
-            Error::backend("open lock file", format!("{}: {error}", path.display()))
-        };
+        let io = |error: std::io::Error| Error::backend("open lock file", format!("{}: {error}", path.display()));
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

@@ -32,10 +32,9 @@ mod writer;
 pub use connection::Durability;
 
 use crate::{
-    Cancel, Claimed, Error, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
-    NewSubmission, Page, Paged, PoolStats, PutForm, Reaped, Record, Result, Retry, Store,
-    StoreEvent, SubmissionId, SubmissionSummary, SubmissionView, Submit, TaskEvent, TaskFilter,
-    TaskId, TaskResult, TaskSummary, TaskView, limits,
+    Cancel, Claimed, Error, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm, NewSubmission, Page,
+    Paged, PoolStats, PutForm, Reaped, Record, Result, Retry, Store, StoreEvent, SubmissionId, SubmissionSummary,
+    SubmissionView, Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView, limits,
 };
 use async_trait::async_trait;
 use formwork_tasks::{Millis, Pool, RunLease};
@@ -158,45 +157,32 @@ fn sync_folder(path: &Path) -> Result<()> {
 #[async_trait]
 impl Store for SqliteStore {
     async fn put_form(&self, form: NewForm, now: Millis) -> Result<PutForm> {
-        self.write("put form", move |write| forms::put(write, &form, now))
-            .await
+        self.write("put form", move |write| forms::put(write, &form, now)).await
     }
 
     async fn form(&self, id: &str, version: Option<u32>) -> Result<Option<FormVersion>> {
         let id = id.to_owned();
-        self.read("read form", move |connection| {
-            forms::get(connection, &id, version)
-        })
-        .await
+        self.read("read form", move |connection| forms::get(connection, &id, version))
+            .await
     }
 
     async fn forms(&self, page: Page) -> Result<Paged<FormSummary>> {
-        self.read("list forms", move |connection| {
-            forms::list(connection, &page)
-        })
-        .await
+        self.read("list forms", move |connection| forms::list(connection, &page))
+            .await
     }
 
     async fn form_versions(&self, id: &str) -> Result<Vec<FormSummary>> {
         let id = id.to_owned();
-        self.read("list form versions", move |connection| {
-            forms::versions(connection, &id)
-        })
-        .await
+        self.read("list form versions", move |connection| forms::versions(connection, &id))
+            .await
     }
 
     async fn submit(&self, submission: NewSubmission, now: Millis) -> Result<Submit> {
-        self.write("submit", move |write| {
-            submissions::submit(write, &submission, now)
-        })
-        .await
+        self.write("submit", move |write| submissions::submit(write, &submission, now))
+            .await
     }
 
-    async fn submit_many(
-        &self,
-        submissions: Vec<NewSubmission>,
-        now: Millis,
-    ) -> Result<Vec<Submit>> {
+    async fn submit_many(&self, submissions: Vec<NewSubmission>, now: Millis) -> Result<Vec<Submit>> {
         self.write("submit many", move |write| {
             submissions
                 .iter()
@@ -207,17 +193,11 @@ impl Store for SqliteStore {
     }
 
     async fn submission(&self, id: SubmissionId) -> Result<Option<SubmissionView>> {
-        self.read("read submission", move |connection| {
-            views::submission(connection, id)
-        })
-        .await
+        self.read("read submission", move |connection| views::submission(connection, id))
+            .await
     }
 
-    async fn submissions(
-        &self,
-        form: Option<&str>,
-        page: Page,
-    ) -> Result<Paged<SubmissionSummary>> {
+    async fn submissions(&self, form: Option<&str>, page: Page) -> Result<Paged<SubmissionSummary>> {
         let form = form.map(str::to_owned);
         self.read("list submissions", move |connection| {
             views::submissions(connection, form.as_deref(), &page)
@@ -225,14 +205,7 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn claim(
-        &self,
-        pool: Pool,
-        worker: &str,
-        limit: u32,
-        lease_ms: u64,
-        now: Millis,
-    ) -> Result<Vec<Claimed>> {
+    async fn claim(&self, pool: Pool, worker: &str, limit: u32, lease_ms: u64, now: Millis) -> Result<Vec<Claimed>> {
         let worker = worker.to_owned();
         let taken = self
             .write("claim", move |write| {
@@ -242,56 +215,31 @@ impl Store for SqliteStore {
         if taken.is_empty() {
             return Ok(Vec::new());
         }
-        self.read("read payloads", move |connection| {
-            views::payloads(connection, &taken)
-        })
-        .await
+        self.read("read payloads", move |connection| views::payloads(connection, &taken))
+            .await
     }
 
-    async fn heartbeat(
-        &self,
-        runs: &[(TaskId, RunLease)],
-        lease_ms: u64,
-        now: Millis,
-    ) -> Result<HeartbeatReply> {
+    async fn heartbeat(&self, runs: &[(TaskId, RunLease)], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
         let runs = runs.to_vec();
-        self.write("heartbeat", move |write| {
-            work::heartbeat(write, &runs, lease_ms, now)
-        })
-        .await
+        self.write("heartbeat", move |write| work::heartbeat(write, &runs, lease_ms, now))
+            .await
     }
 
-    async fn complete(
-        &self,
-        task: TaskId,
-        run_lease: RunLease,
-        result: TaskResult,
-        now: Millis,
-    ) -> Result<Record> {
+    async fn complete(&self, task: TaskId, run_lease: RunLease, result: TaskResult, now: Millis) -> Result<Record> {
         self.write("complete", move |write| {
             work::complete(write, task, run_lease, &result, now)
         })
         .await
     }
 
-    async fn fail(
-        &self,
-        task: TaskId,
-        run_lease: RunLease,
-        failure: Failure,
-        now: Millis,
-    ) -> Result<Record> {
-        self.write("fail", move |write| {
-            work::fail(write, task, run_lease, &failure, now)
-        })
-        .await
+    async fn fail(&self, task: TaskId, run_lease: RunLease, failure: Failure, now: Millis) -> Result<Record> {
+        self.write("fail", move |write| work::fail(write, task, run_lease, &failure, now))
+            .await
     }
 
     async fn release(&self, task: TaskId, run_lease: RunLease, now: Millis) -> Result<Record> {
-        self.write("release", move |write| {
-            work::release(write, task, run_lease, now)
-        })
-        .await
+        self.write("release", move |write| work::release(write, task, run_lease, now))
+            .await
     }
 
     async fn reap(&self, now: Millis, max_crashes: u32) -> Result<Vec<Reaped>> {
@@ -305,8 +253,7 @@ impl Store for SqliteStore {
     }
 
     async fn retry(&self, task: TaskId, now: Millis) -> Result<Retry> {
-        self.write("retry", move |write| operate::retry(write, task, now))
-            .await
+        self.write("retry", move |write| operate::retry(write, task, now)).await
     }
 
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>> {
@@ -322,10 +269,8 @@ impl Store for SqliteStore {
     }
 
     async fn task_history(&self, id: TaskId) -> Result<Vec<TaskEvent>> {
-        self.read("read task history", move |connection| {
-            views::history(connection, id)
-        })
-        .await
+        self.read("read task history", move |connection| views::history(connection, id))
+            .await
     }
 
     async fn pool_stats(&self, now: Millis) -> Result<Vec<PoolStats>> {
@@ -336,10 +281,8 @@ impl Store for SqliteStore {
     }
 
     async fn next_due(&self, pool: Pool) -> Result<Option<Millis>> {
-        self.read("read next due", move |connection| {
-            operate::next_due(connection, pool)
-        })
-        .await
+        self.read("read next due", move |connection| operate::next_due(connection, pool))
+            .await
     }
 
     async fn export_chunks(
@@ -352,14 +295,7 @@ impl Store for SqliteStore {
     ) -> Result<Vec<ExportRow>> {
         let (form, step) = (form.to_owned(), step.to_owned());
         self.read("read exports", move |connection| {
-            views::export_chunks(
-                connection,
-                &form,
-                form_version,
-                &step,
-                after_sequence,
-                limit,
-            )
+            views::export_chunks(connection, &form, form_version, &step, after_sequence, limit)
         })
         .await
     }
@@ -374,10 +310,7 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         let inner = Arc::clone(&self.inner);
-        if tokio::task::spawn_blocking(move || inner.stop())
-            .await
-            .is_err()
-        {
+        if tokio::task::spawn_blocking(move || inner.stop()).await.is_err() {
             tracing::error!("closing the store panicked");
         }
     }

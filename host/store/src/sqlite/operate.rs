@@ -63,18 +63,9 @@ pub(super) fn next_due(connection: &Connection, pool: Pool) -> Result<Option<Mil
 
 /// The load of every pool.
 pub(super) fn pool_stats(connection: &Connection, now: Millis) -> Result<Vec<PoolStats>> {
-    let counts = all(
-        connection,
-        "SELECT pool, state, count FROM pool_counts",
-        [],
-        |row| {
-            Ok((
-                parsed::<Pool>(row, 0)?,
-                parsed::<State>(row, 1)?,
-                row.get::<_, i64>(2)?,
-            ))
-        },
-    )?;
+    let counts = all(connection, "SELECT pool, state, count FROM pool_counts", [], |row| {
+        Ok((parsed::<Pool>(row, 0)?, parsed::<State>(row, 1)?, row.get::<_, i64>(2)?))
+    })?;
     let count = |pool: Pool, state: State| {
         counts
             .iter()
@@ -92,8 +83,7 @@ pub(super) fn pool_stats(connection: &Connection, now: Millis) -> Result<Vec<Poo
                 completed: count(pool, State::Completed),
                 cancelled: count(pool, State::Cancelled),
                 dead: count(pool, State::Dead),
-                oldest_available_ms: oldest_available(connection, pool)?
-                    .map(|since| now.since(since)),
+                oldest_available_ms: oldest_available(connection, pool)?.map(|since| now.since(since)),
             })
         })
         .collect()

@@ -15,26 +15,13 @@ pub(super) struct Plans {
 
 impl Plans {
     /// The plan of a form version.
-    pub(super) fn get(
-        &mut self,
-        connection: &Connection,
-        form: &str,
-        version: u32,
-    ) -> Result<Arc<Plan>> {
-        if let Some(plan) = self
-            .by_form
-            .get(form)
-            .and_then(|versions| versions.get(&version))
-        {
+    pub(super) fn get(&mut self, connection: &Connection, form: &str, version: u32) -> Result<Arc<Plan>> {
+        if let Some(plan) = self.by_form.get(form).and_then(|versions| versions.get(&version)) {
             return Ok(Arc::clone(plan));
         }
         let steps: Option<String> = connection
             .prepare_cached("SELECT steps FROM forms WHERE id = ?1 AND version = ?2")
-            .and_then(|mut statement| {
-                statement
-                    .query_row(params![form, version], |row| row.get(0))
-                    .optional()
-            })
+            .and_then(|mut statement| statement.query_row(params![form, version], |row| row.get(0)).optional())
             .map_err(sql("read form"))?;
         let Some(steps) = steps else {
             return Err(Error::UnknownForm {
@@ -42,8 +29,7 @@ impl Plans {
                 version: Some(version),
             });
         };
-        let steps: Vec<Step> =
-            serde_json::from_str(&steps).map_err(|error| Error::backend("read form", error))?;
+        let steps: Vec<Step> = serde_json::from_str(&steps).map_err(|error| Error::backend("read form", error))?;
         let plan = Arc::new(Plan::try_new(steps)?);
         if self.count >= limits::PLANS {
             self.clear();

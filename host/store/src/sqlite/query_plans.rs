@@ -1,9 +1,6 @@
 //! The hot statements must find their rows through an index, in order, however many rows there are.
 
-#![allow(
-    clippy::expect_used,
-    reason = "a test that cannot go on says why and fails"
-)]
+#![allow(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
 use super::{connection::open_writer, schema::migrate, work};
 use rusqlite::{Connection, types::Null};
@@ -23,9 +20,7 @@ fn plan(connection: &Connection, statement: &str) -> String {
         .prepare(&format!("EXPLAIN QUERY PLAN {statement}"))
         .expect("prepares");
     let lines: Vec<String> = statement
-        .query_map(rusqlite::params_from_iter(vec![Null; parameters]), |row| {
-            row.get(3)
-        })
+        .query_map(rusqlite::params_from_iter(vec![Null; parameters]), |row| row.get(3))
         .expect("explains")
         .collect::<Result<_, _>>()
         .expect("explains");
@@ -36,10 +31,7 @@ fn plan(connection: &Connection, statement: &str) -> String {
 fn a_claim_walks_its_index_in_order() {
     let (connection, _folder) = database();
     let plan = plan(&connection, work::CLAIM);
-    assert!(
-        plan.contains("COVERING INDEX tasks_available (pool=?)"),
-        "{plan}"
-    );
+    assert!(plan.contains("COVERING INDEX tasks_available (pool=?)"), "{plan}");
     assert!(
         !plan.contains("TEMP B-TREE"),
         "a sort would read every waiting task: {plan}"
@@ -50,16 +42,10 @@ fn a_claim_walks_its_index_in_order() {
 fn due_retries_and_ended_leases_are_found_by_time() {
     let (connection, _folder) = database();
     let due = plan(&connection, work::DUE);
-    assert!(
-        due.contains("INDEX tasks_retryable (pool=? AND run_at<?)"),
-        "{due}"
-    );
+    assert!(due.contains("INDEX tasks_retryable (pool=? AND run_at<?)"), "{due}");
     assert!(!due.contains("TEMP B-TREE"), "{due}");
     let ended = plan(&connection, work::ENDED);
-    assert!(
-        ended.contains("INDEX tasks_running (lease_until<?)"),
-        "{ended}"
-    );
+    assert!(ended.contains("INDEX tasks_running (lease_until<?)"), "{ended}");
     assert!(!ended.contains("TEMP B-TREE"), "{ended}");
 }
 
@@ -81,9 +67,7 @@ fn a_claim_costs_the_same_with_100_and_100_000_waiting_tasks() {
         let mut statement = connection.prepare(work::CLAIM).expect("prepares");
         statement.reset_status(rusqlite::StatementStatus::VmStep);
         let found = statement
-            .query_map(rusqlite::params!["default", 32], |row| {
-                row.get::<_, String>(0)
-            })
+            .query_map(rusqlite::params!["default", 32], |row| row.get::<_, String>(0))
             .expect("claims")
             .count();
         assert_eq!(found, 32);

@@ -33,10 +33,7 @@ impl Readers {
                 .spawn(move || {
                     loop {
                         // The lock is held while waiting: whoever has it takes the next question.
-                        let next = receiver
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .blocking_recv();
+                        let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
                         let Some(question) = next else { return };
                         question(&connection);
                     }
@@ -57,10 +54,7 @@ impl Readers {
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
         let sender = {
-            let guard = self
-                .questions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let guard = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
             guard.clone().ok_or(Error::Closed)?
         };
         let (reply, answer) = oneshot::channel();
@@ -76,9 +70,7 @@ impl Readers {
                 drop(snapshot);
                 result
             }));
-            let result = result.unwrap_or_else(|_| {
-                Err(Error::backend(operation, "a reader panicked, see the log"))
-            });
+            let result = result.unwrap_or_else(|_| Err(Error::backend(operation, "a reader panicked, see the log")));
             // The one who asked may have gone.
             let _ = reply.send(result);
         });
@@ -92,14 +84,8 @@ impl Readers {
 
     /// Answers what was asked and ends the threads.
     pub(super) fn stop(&self) {
-        drop(
-            self.questions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(self.questions.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a reader thread of the store panicked");

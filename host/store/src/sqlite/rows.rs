@@ -2,9 +2,7 @@
 
 use super::failure::sql;
 use crate::{Result, SubmissionId, TaskId};
-use formwork_tasks::{
-    DeadReason, Lifecycle, Millis, Pool, Priority, RunLease, State, UnknownState, Verdict,
-};
+use formwork_tasks::{DeadReason, Lifecycle, Millis, Pool, Priority, RunLease, State, UnknownState, Verdict};
 use rusqlite::{Connection, OptionalExtension, Params, Row, types::Type};
 use std::str::FromStr;
 
@@ -35,11 +33,7 @@ pub(super) fn all<T>(
 }
 
 /// Runs a cached statement that changes rows; says how many.
-pub(super) fn change(
-    connection: &Connection,
-    statement: &'static str,
-    parameters: impl Params,
-) -> Result<usize> {
+pub(super) fn change(connection: &Connection, statement: &'static str, parameters: impl Params) -> Result<usize> {
     connection
         .prepare_cached(statement)
         .and_then(|mut statement| statement.execute(parameters))
@@ -51,9 +45,7 @@ pub(super) fn decode<T, E>(column: usize, result: Result<T, E>) -> rusqlite::Res
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    result.map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
-    })
+    result.map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
 
 /// A text column as the value it spells.
@@ -94,10 +86,7 @@ pub(super) fn maybe_millis(row: &Row<'_>, column: usize) -> rusqlite::Result<Opt
 
 /// A task's identifier in two neighbouring columns.
 pub(super) fn task_id(row: &Row<'_>, column: usize) -> rusqlite::Result<TaskId> {
-    Ok(TaskId::new(
-        parsed::<SubmissionId>(row, column)?,
-        row.get(column + 1)?,
-    ))
+    Ok(TaskId::new(parsed::<SubmissionId>(row, column)?, row.get(column + 1)?))
 }
 
 /// The columns of [`lifecycle`], in its order.

@@ -28,9 +28,7 @@ pub(super) fn submit(write: &mut Write<'_>, new: &NewSubmission, now: Millis) ->
         }
     }
     // Also the check that the form version exists.
-    write
-        .plans
-        .get(write.connection, &new.form, new.form_version)?;
+    write.plans.get(write.connection, &new.form, new.form_version)?;
     insert(write, new, now)?;
     let submission = Submission {
         id: new.id,
@@ -79,13 +77,7 @@ fn insert(write: &mut Write<'_>, new: &NewSubmission, now: Millis) -> Result<()>
             write.connection,
             "INSERT INTO idempotency (form, key, fingerprint, submission, created_at)
              VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                new.form,
-                idempotency.key,
-                idempotency.fingerprint,
-                id,
-                now.0
-            ],
+            params![new.form, idempotency.key, idempotency.fingerprint, id, now.0],
         )?;
     }
     Ok(())
@@ -122,10 +114,7 @@ pub(super) fn settle(write: &mut Write<'_>, id: SubmissionId, now: Millis) -> Re
         },
     )?;
     let Some(submission) = submission else {
-        return Err(Error::backend(
-            "settle submission",
-            format!("no submission {id}"),
-        ));
+        return Err(Error::backend("settle submission", format!("no submission {id}")));
     };
     let mut tasks: Vec<Option<Progress>> = Vec::new();
     let found = super::rows::all(
@@ -157,12 +146,7 @@ pub(super) fn settle(write: &mut Write<'_>, id: SubmissionId, now: Millis) -> Re
     advance(write, &submission, tasks, now)
 }
 
-fn advance(
-    write: &mut Write<'_>,
-    submission: &Submission,
-    tasks: Vec<Option<Progress>>,
-    now: Millis,
-) -> Result<()> {
+fn advance(write: &mut Write<'_>, submission: &Submission, tasks: Vec<Option<Progress>>, now: Millis) -> Result<()> {
     let plan = write
         .plans
         .get(write.connection, &submission.form, submission.form_version)?;
@@ -195,16 +179,10 @@ fn advance(
     change(
         write.connection,
         "UPDATE submissions SET status = ?2, settled_at = ?3 WHERE id = ?1",
-        params![
-            submission.id.to_string(),
-            assessment.status.as_str(),
-            settled_at
-        ],
+        params![submission.id.to_string(), assessment.status.as_str(), settled_at],
     )?;
     if assessment.status.is_settled() {
-        write
-            .effects
-            .tell(StoreEvent::SubmissionSettled { id: submission.id });
+        write.effects.tell(StoreEvent::SubmissionSettled { id: submission.id });
     }
     Ok(())
 }

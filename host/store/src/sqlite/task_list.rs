@@ -33,23 +33,17 @@ impl Conditions {
 }
 
 /// Tasks that match a filter, newest submission first.
-pub(super) fn tasks(
-    connection: &Connection,
-    filter: &TaskFilter,
-    page: &Page,
-) -> Result<Paged<TaskSummary>> {
+pub(super) fn tasks(connection: &Connection, filter: &TaskFilter, page: &Page) -> Result<Paged<TaskSummary>> {
     let path = access_path(connection, filter)?;
     let mut conditions = Conditions::default();
     if let Some(after) = cursor::after::<TaskId>(page)? {
         let submission = conditions.value(after.submission.to_string());
         let step = conditions.value(after.step);
-        conditions.texts.push(format!(
-            "(tasks.submission, tasks.step) < ({submission}, {step})"
-        ));
+        conditions
+            .texts
+            .push(format!("(tasks.submission, tasks.step) < ({submission}, {step})"));
         if matches!(path, AccessPath::Form) {
-            conditions
-                .texts
-                .push(format!("submissions.id <= {submission}"));
+            conditions.texts.push(format!("submissions.id <= {submission}"));
         }
     }
     if let Some(submission) = filter.submission {
@@ -70,9 +64,7 @@ pub(super) fn tasks(
     }
     if let Some(state) = filter.state {
         // A literal, so that it matches the partial index.
-        conditions
-            .texts
-            .push(format!("state = '{}'", state.as_str()));
+        conditions.texts.push(format!("state = '{}'", state.as_str()));
     }
     let limit = conditions.value(cursor::fetch(page));
     let condition = match conditions.texts.join(" AND ") {
@@ -80,10 +72,7 @@ pub(super) fn tasks(
         some => some,
     };
     let (from, order) = match path {
-        AccessPath::State(state) => (
-            format!("tasks INDEXED BY tasks_{}", state.as_str()),
-            "tasks.submission",
-        ),
+        AccessPath::State(state) => (format!("tasks INDEXED BY tasks_{}", state.as_str()), "tasks.submission"),
         AccessPath::Form => (
             "submissions INDEXED BY submissions_by_form
              CROSS JOIN tasks ON tasks.submission = submissions.id"

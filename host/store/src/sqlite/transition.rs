@@ -105,9 +105,7 @@ pub(super) fn apply(
     )?;
     write.effects.count(task.pool, Some(moved.from), moved.to);
     if moved.to == State::Available {
-        write
-            .effects
-            .tell(StoreEvent::TasksAvailable { pool: task.pool });
+        write.effects.tell(StoreEvent::TasksAvailable { pool: task.pool });
     }
     Ok(Ok(done))
 }
@@ -146,10 +144,7 @@ fn save(connection: &Connection, task: &TaskRow) -> Result<()> {
     Ok(())
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one history line has this many columns"
-)]
+#[expect(clippy::too_many_arguments, reason = "one history line has this many columns")]
 fn record(
     connection: &Connection,
     id: TaskId,
@@ -224,8 +219,6 @@ pub(super) fn create(
     let who = Actor::Pipeline.as_str();
     record(write.connection, id, 1, now, who, None, &task, "created")?;
     write.effects.count(task.pool, None, State::Available);
-    write
-        .effects
-        .tell(StoreEvent::TasksAvailable { pool: task.pool });
+    write.effects.tell(StoreEvent::TasksAvailable { pool: task.pool });
     Ok(())
 }

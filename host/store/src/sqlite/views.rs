@@ -3,21 +3,19 @@
 use super::{
     cursor,
     rows::{
-        LIFECYCLE_COLUMNS, all, decode, lifecycle, lifecycle_columns, maybe_millis, one, parsed,
-        pool, priority, task_id, verdict,
+        LIFECYCLE_COLUMNS, all, decode, lifecycle, lifecycle_columns, maybe_millis, one, parsed, pool, priority,
+        task_id, verdict,
     },
     work::Taken,
 };
 use crate::{
-    Claimed, Error, ExportRow, Page, Paged, Provenance, Result, StepOutput, SubmissionId,
-    SubmissionSummary, SubmissionView, TaskError, TaskEvent, TaskId, TaskOutput, TaskSummary,
-    TaskView, limits,
+    Claimed, Error, ExportRow, Page, Paged, Provenance, Result, StepOutput, SubmissionId, SubmissionSummary,
+    SubmissionView, TaskError, TaskEvent, TaskId, TaskOutput, TaskSummary, TaskView, limits,
 };
 use formwork_tasks::{Millis, RunLease, SubmissionStatus};
 use rusqlite::{Connection, Row, params};
 
-const SUBMISSION_COLUMNS: &str =
-    "id, form, form_version, status, correlation_id, submitted_at, settled_at";
+const SUBMISSION_COLUMNS: &str = "id, form, form_version, status, correlation_id, submitted_at, settled_at";
 
 macro_rules! task_columns {
     () => {
@@ -98,10 +96,7 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
 }
 
 /// A submission with its tasks.
-pub(super) fn submission(
-    connection: &Connection,
-    id: SubmissionId,
-) -> Result<Option<SubmissionView>> {
+pub(super) fn submission(connection: &Connection, id: SubmissionId) -> Result<Option<SubmissionView>> {
     let text = id.to_string();
     let found = one(
         connection,
@@ -124,11 +119,7 @@ pub(super) fn submission(
         params![text],
         task_view,
     )?;
-    Ok(Some(SubmissionView {
-        summary,
-        data,
-        tasks,
-    }))
+    Ok(Some(SubmissionView { summary, data, tasks }))
 }
 
 /// Submissions, newest first.
@@ -161,9 +152,7 @@ pub(super) fn submissions(
             submission_summary,
         )?,
     };
-    Ok(cursor::paged(page, items, |submission| {
-        submission.id.to_string()
-    }))
+    Ok(cursor::paged(page, items, |submission| submission.id.to_string()))
 }
 
 /// One task with its output.
@@ -205,10 +194,7 @@ pub(super) fn history(connection: &Connection, id: TaskId) -> Result<Vec<TaskEve
 /// What the workers of just claimed tasks need. Data and outputs of completed steps never change, so reading
 /// them after the claim's commit reads the same as within it.
 pub(super) fn payloads(connection: &Connection, taken: &[Taken]) -> Result<Vec<Claimed>> {
-    taken
-        .iter()
-        .map(|task| payload(connection, *task))
-        .collect()
+    taken.iter().map(|task| payload(connection, *task)).collect()
 }
 
 fn payload(connection: &Connection, task: Taken) -> Result<Claimed> {
@@ -272,13 +258,7 @@ pub(super) fn export_chunks(
         "SELECT sequence, submission, bytes FROM exports INDEXED BY exports_by_step
          WHERE form = ?1 AND form_version = ?2 AND step_name = ?3 AND sequence > ?4
          ORDER BY sequence LIMIT ?5",
-        params![
-            form,
-            form_version,
-            step,
-            after,
-            limit.clamp(1, limits::PAGE_ITEMS)
-        ],
+        params![form, form_version, step, after, limit.clamp(1, limits::PAGE_ITEMS)],
         |row| {
             Ok(ExportRow {
                 sequence: row.get(0)?,

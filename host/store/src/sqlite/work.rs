@@ -7,8 +7,7 @@ use super::{
     writer::Write,
 };
 use crate::{
-    Error, Failure, HeartbeatReply, Provenance, Reaped, ReapedAs, Record, Result, TaskError,
-    TaskId, TaskResult, limits,
+    Error, Failure, HeartbeatReply, Provenance, Reaped, ReapedAs, Record, Result, TaskError, TaskId, TaskResult, limits,
 };
 use formwork_tasks::{Change, Command, Millis, Pool, Refusal, RunLease, State};
 use rusqlite::params;
@@ -59,19 +58,13 @@ pub(super) fn claim(
     )?;
     for id in due {
         let mut task = present(write, id)?;
-        must(
-            transition::apply(write, &mut task, Command::Promote, now, None)?,
-            id,
-        )?;
+        must(transition::apply(write, &mut task, Command::Promote, now, None)?, id)?;
     }
 
     let limit = limit.min(limits::CLAIM_TASKS);
-    let available = all(
-        write.connection,
-        CLAIM,
-        params![pool.as_str(), limit],
-        |row| task_id(row, 0),
-    )?;
+    let available = all(write.connection, CLAIM, params![pool.as_str(), limit], |row| {
+        task_id(row, 0)
+    })?;
     let mut taken = Vec::with_capacity(available.len());
     for id in available {
         let mut task = present(write, id)?;
@@ -197,12 +190,7 @@ pub(super) fn fail(
 }
 
 /// Gives a task back without spending an attempt.
-pub(super) fn release(
-    write: &mut Write<'_>,
-    id: TaskId,
-    lease: RunLease,
-    now: Millis,
-) -> Result<Record> {
+pub(super) fn release(write: &mut Write<'_>, id: TaskId, lease: RunLease, now: Millis) -> Result<Record> {
     let Some(mut task) = transition::load(write.connection, id)? else {
         return Ok(Record::Stale);
     };
@@ -217,12 +205,9 @@ pub(super) fn release(
 
 /// Settles runs whose lease has ended.
 pub(super) fn reap(write: &mut Write<'_>, now: Millis, max_crashes: u32) -> Result<Vec<Reaped>> {
-    let ended = all(
-        write.connection,
-        ENDED,
-        params![now.0, limits::REAP_TASKS],
-        |row| task_id(row, 0),
-    )?;
+    let ended = all(write.connection, ENDED, params![now.0, limits::REAP_TASKS], |row| {
+        task_id(row, 0)
+    })?;
     let mut reaped = Vec::with_capacity(ended.len());
     for id in ended {
         let mut task = present(write, id)?;
@@ -263,21 +248,14 @@ fn record_run(write: &mut Write<'_>, id: TaskId, run: Run<'_>) -> Result<()> {
          VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT DO UPDATE SET cpu_ms = excluded.cpu_ms,
              provenance = excluded.provenance, output = excluded.output",
-        params![
-            id.submission.to_string(),
-            id.step,
-            run.cpu_ms,
-            provenance,
-            run.output
-        ],
+        params![id.submission.to_string(), id.step, run.cpu_ms, provenance, run.output],
     )?;
     Ok(())
 }
 
 /// A task that an index has just named.
 fn present(write: &Write<'_>, id: TaskId) -> Result<TaskRow> {
-    transition::load(write.connection, id)?
-        .ok_or_else(|| Error::backend("read task", format!("no task {id}")))
+    transition::load(write.connection, id)?.ok_or_else(|| Error::backend("read task", format!("no task {id}")))
 }
 
 /// A command that the row just read must allow.

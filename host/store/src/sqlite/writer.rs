@@ -51,12 +51,10 @@ impl Writer {
         let mut connection = connection;
         let pages_seen = Arc::clone(&wal_pages);
         connection
-            .wal_hook(Some(
-                move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
-                    pages_seen.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
-                    Ok(())
-                },
-            ))
+            .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+                pages_seen.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+                Ok(())
+            }))
             .map_err(sql("watch the write-ahead log"))?;
         let page_bytes: u64 = connection
             .query_row("PRAGMA page_size", [], |row| row.get(0))
@@ -119,24 +117,13 @@ impl Writer {
     }
 
     fn gone(&self) -> Error {
-        self.fatal
-            .get()
-            .map_or(Error::Closed, |why| Error::Fatal(why.clone()))
+        self.fatal.get().map_or(Error::Closed, |why| Error::Fatal(why.clone()))
     }
 
     /// Commits what was accepted, ends the thread and frees the file. Blocks until then.
     pub(super) fn stop(&self) {
-        drop(
-            self.jobs
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -176,12 +163,8 @@ where
         let Some(change) = self.change.take() else {
             return Made::Refused;
         };
-        let result = catch_unwind(AssertUnwindSafe(|| change(write))).unwrap_or_else(|_| {
-            Err(Error::backend(
-                self.operation,
-                "the write panicked, see the log",
-            ))
-        });
+        let result = catch_unwind(AssertUnwindSafe(|| change(write)))
+            .unwrap_or_else(|_| Err(Error::backend(self.operation, "the write panicked, see the log")));
         let made = match &result {
             Ok(_) => Made::Kept,
             Err(Error::Fatal(why)) => Made::Fatal(why.clone()),
@@ -279,16 +262,11 @@ impl Committer {
     /// before. Empty when an interval checkpoint is due; `None` when the store was closed.
     fn gather(&self) -> Option<Vec<Box<dyn Job>>> {
         let first = match (self.interval, self.unsynced_since) {
-            (Some(interval), Some(since)) => {
-                match self
-                    .jobs
-                    .recv_timeout(interval.saturating_sub(since.elapsed()))
-                {
-                    Ok(job) => job,
-                    Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
-                    Err(RecvTimeoutError::Disconnected) => return None,
-                }
-            }
+            (Some(interval), Some(since)) => match self.jobs.recv_timeout(interval.saturating_sub(since.elapsed())) {
+                Ok(job) => job,
+                Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            },
             _ => self.jobs.recv().ok()?,
         };
         let mut group = Vec::with_capacity(self.latest_group.min(limits::GROUP_WRITES));

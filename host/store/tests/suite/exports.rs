@@ -18,10 +18,7 @@ pub(crate) async fn chunks_are_recorded_exactly_once(store: &dyn Store) {
     for record in futures::future::join_all(ends).await {
         record.expect("answered");
     }
-    let chunks = store
-        .export_chunks(FORM, 1, "archive", 0, 100)
-        .await
-        .expect("read");
+    let chunks = store.export_chunks(FORM, 1, "archive", 0, 100).await.expect("read");
     assert_eq!(chunks.len(), 1);
     assert_eq!(chunks[0].bytes, [last.run_lease.0 as u8]);
     assert_eq!(chunks[0].submission, last.id.submission);
@@ -33,19 +30,14 @@ pub(crate) async fn chunks_are_read_in_order_from_a_sequence(store: &dyn Store) 
         submit(store).await;
         for bytes in [&[index][..], b"other"] {
             let task = claim_one(store, NOW).await;
-            let record = store
-                .complete(task.id, task.run_lease, export(bytes), NOW)
-                .await;
+            let record = store.complete(task.id, task.run_lease, export(bytes), NOW).await;
             record.expect("recorded");
         }
     }
     let mut read = Vec::new();
     let mut after = 0;
     loop {
-        let part = store
-            .export_chunks(FORM, 1, "archive", after, 3)
-            .await
-            .expect("read");
+        let part = store.export_chunks(FORM, 1, "archive", after, 3).await.expect("read");
         let Some(last) = part.last() else { break };
         assert!(last.sequence > after);
         after = last.sequence;

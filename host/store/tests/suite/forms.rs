@@ -15,11 +15,7 @@ pub(crate) async fn versions_are_immutable_and_numbered(store: &dyn Store) {
         "an older definition is a new version"
     );
 
-    let read = store
-        .form(FORM, Some(1))
-        .await
-        .expect("read")
-        .expect("exists");
+    let read = store.form(FORM, Some(1)).await.expect("read").expect("exists");
     assert_eq!((read.version, &read.definition), (1, &first.definition));
     assert_eq!(read.steps, first.steps);
     let latest = store.form(FORM, None).await.expect("read").expect("exists");
@@ -28,10 +24,7 @@ pub(crate) async fn versions_are_immutable_and_numbered(store: &dyn Store) {
     assert_eq!(store.form("nothing", None).await.expect("read"), None);
 
     let versions = store.form_versions(FORM).await.expect("read");
-    assert_eq!(
-        versions.iter().map(|form| form.version).collect::<Vec<_>>(),
-        [1, 2, 3]
-    );
+    assert_eq!(versions.iter().map(|form| form.version).collect::<Vec<_>>(), [1, 2, 3]);
 }
 
 pub(crate) async fn a_bad_pipeline_is_refused_with_its_place(store: &dyn Store) {
@@ -40,11 +33,7 @@ pub(crate) async fn a_bad_pipeline_is_refused_with_its_place(store: &dyn Store) 
         Err(Error::Pipeline(error)) => assert_eq!(error.pointer(), "/pipeline/1/after/0"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(
-        store.form(FORM, None).await.expect("read"),
-        None,
-        "nothing was stored"
-    );
+    assert_eq!(store.form(FORM, None).await.expect("read"), None, "nothing was stored");
 }
 
 pub(crate) async fn forms_are_listed_by_name_in_pages(store: &dyn Store) {

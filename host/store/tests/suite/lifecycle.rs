@@ -30,10 +30,7 @@ pub(crate) async fn one_failing_write_takes_none_with_it(store: &dyn Store) {
                 ..submission(new_id())
             };
             let outcome = store.submit_many(vec![submission(id), bad], NOW).await;
-            assert!(
-                matches!(outcome, Err(Error::UnknownForm { .. })),
-                "{outcome:?}"
-            );
+            assert!(matches!(outcome, Err(Error::UnknownForm { .. })), "{outcome:?}");
             (id, false)
         } else {
             let outcome = store.submit(submission(id), NOW).await.expect("recorded");
@@ -89,17 +86,9 @@ pub(crate) async fn random_work_keeps_the_books_right(store: &dyn Store) {
                     store.fail(id, lease, dead(), now).await.expect("answered");
                 }
                 5 if task.step == "check" && roll(3) == 0 => {
-                    store
-                        .complete(id, lease, rejected("[]"), now)
-                        .await
-                        .expect("answered");
+                    store.complete(id, lease, rejected("[]"), now).await.expect("answered");
                 }
-                _ => drop(
-                    store
-                        .complete(id, lease, export(b"x"), now)
-                        .await
-                        .expect("answered"),
-                ),
+                _ => drop(store.complete(id, lease, export(b"x"), now).await.expect("answered")),
             }
         }
         if roll(3) == 0 {
@@ -107,10 +96,7 @@ pub(crate) async fn random_work_keeps_the_books_right(store: &dyn Store) {
         }
         if roll(5) == 0 && !stale.is_empty() {
             let (id, lease) = stale[roll(stale.len() as u64) as usize];
-            store
-                .complete(id, lease, export(b"late"), now)
-                .await
-                .expect("answered");
+            store.complete(id, lease, export(b"late"), now).await.expect("answered");
         }
     }
     check_the_books(store, now).await;
@@ -138,34 +124,21 @@ async fn check_the_books(store: &dyn Store, now: Millis) {
     }
     for task in &tasks.items {
         let history = store.task_history(task.id).await.expect("read");
-        let claims = history
-            .iter()
-            .filter(|event| event.to == State::Running)
-            .count() as u64;
+        let claims = history.iter().filter(|event| event.to == State::Running).count() as u64;
         assert_eq!(task.run_lease.0, claims, "the fence counts the claims");
         assert_eq!(history.last().map(|event| event.to), Some(task.state));
-        assert!(history.windows(2).all(|pair| {
-            pair[1].from == Some(pair[0].to) && pair[1].sequence == pair[0].sequence + 1
-        }));
+        assert!(
+            history
+                .windows(2)
+                .all(|pair| { pair[1].from == Some(pair[0].to) && pair[1].sequence == pair[0].sequence + 1 })
+        );
     }
-    let plan = store
-        .form(FORM, None)
-        .await
-        .expect("read")
-        .expect("exists")
-        .steps;
+    let plan = store.form(FORM, None).await.expect("read").expect("exists").steps;
     let plan = formwork_store::tasks::Plan::try_new(plan).expect("is a plan");
-    let submissions = store
-        .submissions(None, page(1_000, None))
-        .await
-        .expect("listed");
+    let submissions = store.submissions(None, page(1_000, None)).await.expect("listed");
     let mut settled = 0;
     for summary in &submissions.items {
-        let view = store
-            .submission(summary.id)
-            .await
-            .expect("read")
-            .expect("exists");
+        let view = store.submission(summary.id).await.expect("read").expect("exists");
         let mut progress = vec![None; plan.steps().len()];
         for task in &view.tasks {
             progress[usize::from(task.summary.id.step)] = Some(formwork_store::tasks::Progress {
@@ -180,10 +153,7 @@ async fn check_the_books(store: &dyn Store, now: Millis) {
     }
     assert!(settled > 30, "most of the work ends: {settled}");
     for step in plan.steps() {
-        let chunks = store
-            .export_chunks(FORM, 1, &step.name, 0, 1_000)
-            .await
-            .expect("read");
+        let chunks = store.export_chunks(FORM, 1, &step.name, 0, 1_000).await.expect("read");
         let mut of: Vec<_> = chunks.iter().map(|chunk| chunk.submission).collect();
         of.sort_unstable();
         of.dedup();

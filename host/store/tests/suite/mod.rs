@@ -9,8 +9,8 @@ pub(crate) mod submissions;
 pub(crate) mod work;
 
 use formwork_store::{
-    Claimed, ExportChunk, Failure, ModelRef, NewForm, NewSubmission, Page, PluginRef, Provenance,
-    Store, SubmissionId, Submit, TaskResult,
+    Claimed, ExportChunk, Failure, ModelRef, NewForm, NewSubmission, Page, PluginRef, Provenance, Store, SubmissionId,
+    Submit, TaskResult,
     tasks::{DeadReason, Disposition, Millis, Pool, Step, SubmissionStatus, Verdict},
 };
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,10 +38,7 @@ pub(crate) fn form(steps: Vec<Step>) -> NewForm {
 }
 
 pub(crate) async fn publish(store: &dyn Store, steps: Vec<Step>) {
-    store
-        .put_form(form(steps), NOW)
-        .await
-        .expect("form is published");
+    store.put_form(form(steps), NOW).await.expect("form is published");
 }
 
 pub(crate) fn submission(id: SubmissionId) -> NewSubmission {
@@ -62,10 +59,7 @@ pub(crate) async fn submit(store: &dyn Store) -> SubmissionId {
 
 pub(crate) async fn submit_at(store: &dyn Store, now: Millis) -> SubmissionId {
     let id = new_id();
-    let outcome = store
-        .submit(submission(id), now)
-        .await
-        .expect("submission is recorded");
+    let outcome = store.submit(submission(id), now).await.expect("submission is recorded");
     assert_eq!(outcome, Submit::Created);
     id
 }
@@ -104,9 +98,7 @@ pub(crate) fn rejected(output: &str) -> TaskResult {
 
 pub(crate) fn export(bytes: &[u8]) -> TaskResult {
     TaskResult {
-        export: Some(ExportChunk {
-            bytes: bytes.to_vec(),
-        }),
+        export: Some(ExportChunk { bytes: bytes.to_vec() }),
         ..result("{}")
     }
 }

@@ -5,16 +5,10 @@ pub(crate) async fn a_waiting_task_is_cancelled(store: &dyn Store) {
     publish(store, vec![Step::new("check"), Step::new("intent")]).await;
     let id = submit(store).await;
     let task = TaskId::new(id, 0);
-    assert_eq!(
-        store.cancel(task, NOW).await.expect("answered"),
-        Cancel::Cancelled
-    );
+    assert_eq!(store.cancel(task, NOW).await.expect("answered"), Cancel::Cancelled);
     assert_eq!(status(store, id).await, SubmissionStatus::Failed);
     assert!(claim(store, Pool::Default, 1, NOW).await.is_empty());
-    assert_eq!(
-        store.retry(task, NOW).await.expect("answered"),
-        Retry::Retried
-    );
+    assert_eq!(store.retry(task, NOW).await.expect("answered"), Retry::Retried);
     assert_eq!(claim_one(store, NOW).await.id, task);
 }
 
@@ -23,25 +17,16 @@ pub(crate) async fn a_running_task_is_asked_to_stop(store: &dyn Store) {
     let id = submit(store).await;
     let task = claim_one(store, NOW).await;
     let mut events = store.subscribe();
-    assert_eq!(
-        store.cancel(task.id, NOW).await.expect("answered"),
-        Cancel::Requested
-    );
+    assert_eq!(store.cancel(task.id, NOW).await.expect("answered"), Cancel::Requested);
     let event = events.recv().await.expect("an event");
     assert_eq!(event, StoreEvent::CancelRequested { task: task.id });
     let runs = [(task.id, task.run_lease)];
-    let reply = store
-        .heartbeat(&runs, LEASE_MS, NOW)
-        .await
-        .expect("answered");
+    let reply = store.heartbeat(&runs, LEASE_MS, NOW).await.expect("answered");
     assert_eq!(reply.cancel, [task.id]);
 
     // A worker that reports an ordinary error is not retried either.
     let error = failure(Disposition::RetryAt(NOW));
-    let record = store
-        .fail(task.id, task.run_lease, error, NOW)
-        .await
-        .expect("answered");
+    let record = store.fail(task.id, task.run_lease, error, NOW).await.expect("answered");
     assert_eq!(record, Record::Recorded);
     let view = store.task(task.id).await.expect("read").expect("exists");
     assert_eq!(view.summary.state, State::Cancelled);
@@ -84,20 +69,13 @@ pub(crate) async fn unknown_tasks_are_errors(store: &dyn Store) {
     assert!(matches!(store.retry(task, NOW).await, Err(Error::UnknownTask(id)) if id == task));
     assert_eq!(store.task(task).await.expect("read"), None);
     assert!(store.task_history(task).await.expect("read").is_empty());
-    let record = store
-        .release(task, Default::default(), NOW)
-        .await
-        .expect("answered");
+    let record = store.release(task, Default::default(), NOW).await.expect("answered");
     assert_eq!(record, Record::Stale);
 }
 
 pub(crate) async fn tasks_are_filtered_and_paged(store: &dyn Store) {
     let side = |name: &str| Step::new(name).after([]);
-    publish(
-        store,
-        vec![side("check").in_pool(Pool::High), side("intent")],
-    )
-    .await;
+    publish(store, vec![side("check").in_pool(Pool::High), side("intent")]).await;
     let survey = NewForm {
         id: "survey".into(),
         ..form(vec![Step::new("check")])
@@ -113,19 +91,13 @@ pub(crate) async fn tasks_are_filtered_and_paged(store: &dyn Store) {
     };
     let odd_id = odd.id;
     store.submit(odd, NOW).await.expect("recorded");
-    store
-        .cancel(TaskId::new(ids[2], 0), NOW)
-        .await
-        .expect("answered");
+    store.cancel(TaskId::new(ids[2], 0), NOW).await.expect("answered");
 
     let list = |filter: TaskFilter, limit: u32| async move {
         let mut found = Vec::new();
         let mut after = None;
         loop {
-            let part = store
-                .tasks(filter.clone(), page(limit, after))
-                .await
-                .expect("listed");
+            let part = store.tasks(filter.clone(), page(limit, after)).await.expect("listed");
             assert!(part.items.len() <= limit as usize);
             found.extend(part.items.into_iter().map(|task| task.id));
             after = part.next;
@@ -180,10 +152,7 @@ pub(crate) async fn bad_cursors_are_refused(store: &dyn Store) {
     let tasks = store.tasks(TaskFilter::default(), bad()).await;
     assert!(matches!(tasks, Err(Error::Invalid { what: "cursor", .. })));
     let submissions = store.submissions(None, bad()).await;
-    assert!(matches!(
-        submissions,
-        Err(Error::Invalid { what: "cursor", .. })
-    ));
+    assert!(matches!(submissions, Err(Error::Invalid { what: "cursor", .. })));
 }
 
 pub(crate) async fn pools_are_counted(store: &dyn Store) {
@@ -193,18 +162,9 @@ pub(crate) async fn pools_are_counted(store: &dyn Store) {
     }
     let now = NOW.plus(1_000);
     let stats = store.pool_stats(now).await.expect("read");
-    assert_eq!(
-        stats.iter().map(|stats| stats.pool).collect::<Vec<_>>(),
-        Pool::ALL
-    );
-    assert_eq!(
-        (stats[1].available, stats[1].oldest_available_ms),
-        (3, Some(1_000))
-    );
-    assert_eq!(
-        (stats[0].available, stats[0].oldest_available_ms),
-        (0, None)
-    );
+    assert_eq!(stats.iter().map(|stats| stats.pool).collect::<Vec<_>>(), Pool::ALL);
+    assert_eq!((stats[1].available, stats[1].oldest_available_ms), (3, Some(1_000)));
+    assert_eq!((stats[0].available, stats[0].oldest_available_ms), (0, None));
 
     let oldest = claim_one(store, now).await;
     let second = claim_one(store, now).await;
@@ -244,10 +204,7 @@ pub(crate) async fn history_has_every_move(store: &dyn Store) {
         .iter()
         .map(|event| {
             let from = event.from.map_or("-", State::as_str);
-            format!(
-                "{} {from}>{} {} {}",
-                event.sequence, event.to, event.who, event.why
-            )
+            format!("{} {from}>{} {} {}", event.sequence, event.to, event.who, event.why)
         })
         .collect();
     assert_eq!(

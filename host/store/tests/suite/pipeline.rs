@@ -12,11 +12,7 @@ async fn complete(store: &dyn Store, task: &Claimed, result: TaskResult) {
 pub(crate) async fn steps_run_in_order_and_see_earlier_outputs(store: &dyn Store) {
     publish(
         store,
-        vec![
-            Step::new("check"),
-            Step::new("intent"),
-            Step::new("archive"),
-        ],
+        vec![Step::new("check"), Step::new("intent"), Step::new("archive")],
     )
     .await;
     let mut events = store.subscribe();
@@ -28,17 +24,9 @@ pub(crate) async fn steps_run_in_order_and_see_earlier_outputs(store: &dyn Store
         assert_eq!(task.id, TaskId::new(id, index as u16));
         assert_eq!(task.correlation_id, format!("request-{id}"));
         assert_eq!(task.submitted_at, NOW);
-        let seen: Vec<_> = task
-            .outputs
-            .iter()
-            .map(|output| output.step.as_str())
-            .collect();
+        let seen: Vec<_> = task.outputs.iter().map(|output| output.step.as_str()).collect();
         assert_eq!(seen, ["check", "intent", "archive"][..index]);
-        assert!(
-            task.outputs
-                .iter()
-                .all(|output| output.provenance == provenance())
-        );
+        assert!(task.outputs.iter().all(|output| output.provenance == provenance()));
         assert!(
             claim(store, Pool::Default, 10, NOW).await.is_empty(),
             "the next step waits"
@@ -91,11 +79,7 @@ pub(crate) async fn a_rejection_cancels_what_waits(store: &dyn Store) {
     let side = |name: &str| Step::new(name).after([]);
     publish(
         store,
-        vec![
-            side("check"),
-            side("runs").in_pool(Pool::High),
-            side("waits"),
-        ],
+        vec![side("check"), side("runs").in_pool(Pool::High), side("waits")],
     )
     .await;
     let id = submit(store).await;
@@ -104,31 +88,20 @@ pub(crate) async fn a_rejection_cancels_what_waits(store: &dyn Store) {
     let runs = claim(store, Pool::High, 1, NOW).await.remove(0);
     complete(store, &check, rejected("[]")).await;
 
-    assert_eq!(
-        status(store, id).await,
-        SubmissionStatus::Processing,
-        "one still runs"
-    );
+    assert_eq!(status(store, id).await, SubmissionStatus::Processing, "one still runs");
     assert!(
         claim(store, Pool::Default, 10, NOW).await.is_empty(),
         "what waited is stopped"
     );
     complete(store, &runs, result("{}")).await;
     assert_eq!(status(store, id).await, SubmissionStatus::Rejected);
-    let waited = store
-        .task(TaskId::new(id, 2))
-        .await
-        .expect("read")
-        .expect("exists");
+    let waited = store.task(TaskId::new(id, 2)).await.expect("read").expect("exists");
     assert_eq!(waited.summary.state, State::Cancelled);
 }
 
 pub(crate) async fn branches_join_exactly_once(store: &dyn Store) {
     let branches: Vec<String> = (0..8).map(|index| format!("branch-{index}")).collect();
-    let mut steps: Vec<Step> = branches
-        .iter()
-        .map(|name| Step::new(name).after([]))
-        .collect();
+    let mut steps: Vec<Step> = branches.iter().map(|name| Step::new(name).after([])).collect();
     let join = Step {
         after: Some(branches),
         ..Step::new("join").in_pool(Pool::Batched)
@@ -139,9 +112,7 @@ pub(crate) async fn branches_join_exactly_once(store: &dyn Store) {
 
     let running = claim(store, Pool::Default, 10, NOW).await;
     assert_eq!(running.len(), 8);
-    let ends = running
-        .iter()
-        .map(|task| complete(store, task, result("{}")));
+    let ends = running.iter().map(|task| complete(store, task, result("{}")));
     futures::future::join_all(ends).await;
 
     let joined = claim(store, Pool::Batched, 10, NOW).await;
@@ -162,22 +133,13 @@ pub(crate) async fn a_dead_step_fails_the_submission_and_a_retry_revives_it(stor
     assert_eq!(status(store, id).await, SubmissionStatus::Failed);
     let view = store.task(task.id).await.expect("read").expect("exists");
     assert_eq!(view.summary.dead_reason, Some(DeadReason::Failed));
-    assert_eq!(
-        view.summary.error.expect("has an error").code,
-        "plugin_trapped"
-    );
+    assert_eq!(view.summary.error.expect("has an error").code, "plugin_trapped");
 
-    assert_eq!(
-        store.retry(task.id, NOW).await.expect("answered"),
-        Retry::Retried
-    );
+    assert_eq!(store.retry(task.id, NOW).await.expect("answered"), Retry::Retried);
     assert_eq!(status(store, id).await, SubmissionStatus::Processing);
     for _ in 0..2 {
         let task = claim_one(store, NOW).await;
-        assert_eq!(
-            task.attempt, 1,
-            "a retried task starts from the first attempt"
-        );
+        assert_eq!(task.attempt, 1, "a retried task starts from the first attempt");
         complete(store, &task, result("{}")).await;
     }
     assert_eq!(status(store, id).await, SubmissionStatus::Done);

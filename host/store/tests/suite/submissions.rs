@@ -2,11 +2,7 @@ use super::*;
 use formwork_store::{Error, Idempotency, StoreEvent, tasks::State};
 
 pub(crate) async fn a_submission_is_recorded_with_its_first_tasks(store: &dyn Store) {
-    publish(
-        store,
-        vec![Step::new("check").in_pool(Pool::High), Step::new("intent")],
-    )
-    .await;
+    publish(store, vec![Step::new("check").in_pool(Pool::High), Step::new("intent")]).await;
     let mut events = store.subscribe();
     let id = submit(store).await;
 
@@ -35,11 +31,7 @@ pub(crate) async fn an_unknown_form_version_is_refused(store: &dyn Store) {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(
-        store.submission(id).await.expect("read"),
-        None,
-        "nothing was stored"
-    );
+    assert_eq!(store.submission(id).await.expect("read"), None, "nothing was stored");
 }
 
 fn keyed(key: &str, fingerprint: &str) -> NewSubmission {
@@ -57,10 +49,7 @@ pub(crate) async fn the_same_key_and_request_is_replayed(store: &dyn Store) {
     publish(store, vec![Step::new("check")]).await;
     let first = keyed("key-1", "print-1");
     let id = first.id;
-    assert_eq!(
-        store.submit(first, NOW).await.expect("recorded"),
-        Submit::Created
-    );
+    assert_eq!(store.submit(first, NOW).await.expect("recorded"), Submit::Created);
 
     let again = keyed("key-1", "print-1");
     let second_id = again.id;
@@ -69,11 +58,7 @@ pub(crate) async fn the_same_key_and_request_is_replayed(store: &dyn Store) {
         Submit::Replayed { id }
     );
     assert_eq!(store.submission(second_id).await.expect("read"), None);
-    assert_eq!(
-        claim(store, Pool::Default, 10, NOW).await.len(),
-        1,
-        "one task in all"
-    );
+    assert_eq!(claim(store, Pool::Default, 10, NOW).await.len(), 1, "one task in all");
 }
 
 pub(crate) async fn the_same_key_with_another_request_is_told(store: &dyn Store) {
@@ -81,10 +66,7 @@ pub(crate) async fn the_same_key_with_another_request_is_told(store: &dyn Store)
     let first = keyed("key-1", "print-1");
     let id = first.id;
     store.submit(first, NOW).await.expect("recorded");
-    let other = store
-        .submit(keyed("key-1", "print-2"), NOW)
-        .await
-        .expect("answered");
+    let other = store.submit(keyed("key-1", "print-2"), NOW).await.expect("answered");
     assert_eq!(other, Submit::KeyReused { id });
 
     let another_form = NewForm {
@@ -139,16 +121,10 @@ pub(crate) async fn a_bulk_is_recorded_as_a_whole_or_not_at_all(store: &dyn Stor
         store.submit_many(bulk, NOW).await,
         Err(Error::UnknownForm { .. })
     ));
-    let all = store
-        .submissions(None, page(1_000, None))
-        .await
-        .expect("listed");
+    let all = store.submissions(None, page(1_000, None)).await.expect("listed");
     assert_eq!(all.items.len(), 100);
     let stats = store.pool_stats(NOW).await.expect("read");
-    assert_eq!(
-        stats[1].available, 100,
-        "what was rolled back is not counted"
-    );
+    assert_eq!(stats[1].available, 100, "what was rolled back is not counted");
 }
 
 pub(crate) async fn a_form_without_steps_is_done_at_once(store: &dyn Store) {
@@ -181,10 +157,7 @@ pub(crate) async fn one_megabyte_comes_back_byte_for_byte(store: &dyn Store) {
         .await
         .expect("recorded");
     let next = claim_one(store, NOW).await;
-    assert!(
-        next.outputs[0].output == data,
-        "the next worker gets the same output"
-    );
+    assert!(next.outputs[0].output == data, "the next worker gets the same output");
     let view = store.submission(id).await.expect("read").expect("exists");
     assert!(view.data == data);
 }
@@ -212,10 +185,7 @@ pub(crate) async fn submissions_are_paged_newest_first(store: &dyn Store) {
     let mut seen = Vec::new();
     let mut after = None;
     loop {
-        let part = store
-            .submissions(None, page(3, after))
-            .await
-            .expect("listed");
+        let part = store.submissions(None, page(3, after)).await.expect("listed");
         seen.extend(part.items.iter().map(|submission| submission.id));
         after = part.next;
         if after.is_none() {
@@ -224,10 +194,7 @@ pub(crate) async fn submissions_are_paged_newest_first(store: &dyn Store) {
     }
     assert_eq!(seen, ids);
 
-    let first = store
-        .submissions(Some(FORM), page(4, None))
-        .await
-        .expect("listed");
+    let first = store.submissions(Some(FORM), page(4, None)).await.expect("listed");
     let second = store
         .submissions(Some(FORM), page(4, first.next))
         .await

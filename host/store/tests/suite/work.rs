@@ -30,17 +30,10 @@ pub(crate) async fn a_claim_takes_each_task_once(store: &dyn Store) {
     let many = (0..300).map(|_| submission(new_id())).collect();
     store.submit_many(many, NOW).await.expect("recorded");
     let claims = (0..20).map(|_| claim(store, Pool::Default, 20, NOW));
-    let claimed: Vec<Claimed> = futures::future::join_all(claims)
-        .await
-        .into_iter()
-        .flatten()
-        .collect();
+    let claimed: Vec<Claimed> = futures::future::join_all(claims).await.into_iter().flatten().collect();
     let distinct: HashSet<_> = claimed.iter().map(|task| task.id).collect();
     assert_eq!((claimed.len(), distinct.len()), (300, 300));
-    assert!(
-        claim(store, Pool::Batched, 20, NOW).await.is_empty(),
-        "pools are apart"
-    );
+    assert!(claim(store, Pool::Batched, 20, NOW).await.is_empty(), "pools are apart");
 }
 
 pub(crate) async fn a_stale_lease_records_nothing(store: &dyn Store) {
@@ -60,17 +53,10 @@ pub(crate) async fn a_stale_lease_records_nothing(store: &dyn Store) {
         .complete(id, stale, export(b"old"), later)
         .await
         .expect("answered");
-    let fail = store
-        .fail(id, stale, dead(), later)
-        .await
-        .expect("answered");
+    let fail = store.fail(id, stale, dead(), later).await.expect("answered");
     let release = store.release(id, stale, later).await.expect("answered");
     assert_eq!([complete, fail, release], [Record::Stale; 3]);
-    assert_eq!(
-        store.task(id).await.expect("read"),
-        before,
-        "nothing has changed"
-    );
+    assert_eq!(store.task(id).await.expect("read"), before, "nothing has changed");
     assert!(
         store
             .export_chunks(FORM, 1, "check", 0, 10)
@@ -79,14 +65,9 @@ pub(crate) async fn a_stale_lease_records_nothing(store: &dyn Store) {
             .is_empty()
     );
 
-    let record = store
-        .complete(id, new.run_lease, export(b"new"), later)
-        .await;
+    let record = store.complete(id, new.run_lease, export(b"new"), later).await;
     assert_eq!(record.expect("answered"), Record::Recorded);
-    let chunks = store
-        .export_chunks(FORM, 1, "check", 0, 10)
-        .await
-        .expect("read");
+    let chunks = store.export_chunks(FORM, 1, "check", 0, 10).await.expect("read");
     assert_eq!(chunks.len(), 1);
     assert_eq!(chunks[0].bytes, b"new");
 }
@@ -115,10 +96,7 @@ pub(crate) async fn a_heartbeat_prolongs_and_tells_what_is_lost(store: &dyn Stor
 
     let later = NOW.plus(LEASE_MS / 2);
     let runs = [(alive.id, alive.run_lease)];
-    let reply = store
-        .heartbeat(&runs, LEASE_MS, later)
-        .await
-        .expect("answered");
+    let reply = store.heartbeat(&runs, LEASE_MS, later).await.expect("answered");
     assert_eq!(reply, HeartbeatReply::default());
     let end = NOW.plus(LEASE_MS);
     let reaped = store.reap(end, 3).await.expect("reaped");
@@ -126,16 +104,10 @@ pub(crate) async fn a_heartbeat_prolongs_and_tells_what_is_lost(store: &dyn Stor
     assert_eq!(reaped[0].id, silent.id);
 
     let runs = [(alive.id, alive.run_lease), (silent.id, silent.run_lease)];
-    let reply = store
-        .heartbeat(&runs, LEASE_MS, end)
-        .await
-        .expect("answered");
+    let reply = store.heartbeat(&runs, LEASE_MS, end).await.expect("answered");
     assert_eq!(reply.lost, [silent.id]);
     let wrong = [(alive.id, RunLease(alive.run_lease.0 + 1))];
-    let reply = store
-        .heartbeat(&wrong, LEASE_MS, end)
-        .await
-        .expect("answered");
+    let reply = store.heartbeat(&wrong, LEASE_MS, end).await.expect("answered");
     assert_eq!(reply.lost, [alive.id]);
 }
 
@@ -145,18 +117,13 @@ pub(crate) async fn a_failed_task_waits_for_its_time(store: &dyn Store) {
     let task = claim_one(store, NOW).await;
     let at = NOW.plus(5_000);
     let retry = failure(Disposition::RetryAt(at));
-    store
-        .fail(task.id, task.run_lease, retry, NOW)
-        .await
-        .expect("recorded");
+    store.fail(task.id, task.run_lease, retry, NOW).await.expect("recorded");
 
     assert_eq!(status(store, id).await, SubmissionStatus::Processing);
     assert_eq!(store.next_due(Pool::Default).await.expect("read"), Some(at));
     assert_eq!(store.next_due(Pool::High).await.expect("read"), None);
     assert!(
-        claim(store, Pool::Default, 1, NOW.plus(4_999))
-            .await
-            .is_empty(),
+        claim(store, Pool::Default, 1, NOW.plus(4_999)).await.is_empty(),
         "too early"
     );
     let again = claim_one(store, at).await;
@@ -172,10 +139,7 @@ pub(crate) async fn a_released_task_has_spent_no_attempt(store: &dyn Store) {
     submit(store).await;
     let task = claim_one(store, NOW).await;
     assert_eq!(task.attempt, 1);
-    let record = store
-        .release(task.id, task.run_lease, NOW)
-        .await
-        .expect("answered");
+    let record = store.release(task.id, task.run_lease, NOW).await.expect("answered");
     assert_eq!(record, Record::Recorded);
     let again = claim_one(store, NOW).await;
     assert_eq!((again.attempt, again.crashes), (1, 0));
@@ -199,11 +163,7 @@ pub(crate) async fn an_ended_lease_is_recovered_then_dead(store: &dyn Store) {
         let reaped = store.reap(now, 3).await.expect("reaped");
         assert_eq!(reaped.len(), 1);
         assert_eq!(reaped[0].id, task.id);
-        let expected = if crash < 3 {
-            ReapedAs::Recovered
-        } else {
-            ReapedAs::Dead
-        };
+        let expected = if crash < 3 { ReapedAs::Recovered } else { ReapedAs::Dead };
         assert_eq!(reaped[0].outcome, expected);
     }
     let view = store.submission(id).await.expect("read").expect("exists");
@@ -222,10 +182,7 @@ pub(crate) async fn long_error_messages_are_cut(store: &dyn Store) {
         message: "ä".repeat(limits::ERROR_MESSAGE_BYTES),
         ..dead()
     };
-    store
-        .fail(task.id, task.run_lease, long, NOW)
-        .await
-        .expect("recorded");
+    store.fail(task.id, task.run_lease, long, NOW).await.expect("recorded");
     let view = store.task(task.id).await.expect("read").expect("exists");
     let message = view.summary.error.expect("has an error").message;
     assert_eq!(message.len(), limits::ERROR_MESSAGE_BYTES);

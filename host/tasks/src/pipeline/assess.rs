@@ -99,9 +99,8 @@ impl Plan {
                 && progress(step).is_some_and(|task| task.verdict == Some(Verdict::Rejected))
         });
         if stopped {
-            let in_state = |step: usize, wanted: &[State]| {
-                progress(step).is_some_and(|task| wanted.contains(&task.state))
-            };
+            let in_state =
+                |step: usize, wanted: &[State]| progress(step).is_some_and(|task| wanted.contains(&task.state));
             let running = steps.clone().any(|step| in_state(step, &[State::Running]));
             let status = if running {
                 SubmissionStatus::Processing
@@ -117,8 +116,7 @@ impl Plan {
             };
         }
 
-        let completed =
-            |step: usize| progress(step).is_some_and(|task| task.state == State::Completed);
+        let completed = |step: usize| progress(step).is_some_and(|task| task.state == State::Completed);
         let active = |step: usize| progress(step).is_some_and(|task| !task.state.is_terminal());
         let ready: Vec<usize> = steps
             .clone()

@@ -88,9 +88,7 @@ pub enum PlanError {
         count: usize,
     },
     /// A name that is empty, too long or has other characters than letters, digits, `-` and `_`.
-    #[error(
-        "{pointer}: step name {name:?} must be 1 to {MAX_NAME_LENGTH} letters, digits, '-' or '_'"
-    )]
+    #[error("{pointer}: step name {name:?} must be 1 to {MAX_NAME_LENGTH} letters, digits, '-' or '_'")]
     BadName {
         /// Where the name is.
         pointer: String,
@@ -267,10 +265,7 @@ fn find_cycle(steps: &[Step], waits_for: &[Vec<usize>]) -> Result<(), PlanError>
                 Mark::Done => {}
                 Mark::Unseen => visit(target, steps, waits_for, marks, path)?,
                 Mark::OnPath => {
-                    let start = path
-                        .iter()
-                        .position(|&on_path| on_path == target)
-                        .unwrap_or(0);
+                    let start = path.iter().position(|&on_path| on_path == target).unwrap_or(0);
                     let cycle = path[start..].iter().chain([&target]);
                     let pointer = match steps[step].after {
                         Some(_) => format!("/pipeline/{step}/after/{entry}"),

@@ -43,10 +43,13 @@ fn runs(text: &str) -> Vec<Vec<Range<usize>>> {
     let mut at = 0;
     while let Some(offset) = text[at..].find(|c: char| c.is_ascii_digit()) {
         let start = at + offset;
-        let end = text[start..].find(|c: char| !c.is_ascii_digit()).map_or(text.len(), |length| start + length);
-        let joined = runs.last().and_then(|run| run.last()).is_some_and(|last| {
-            matches!(&text[last.end..start], " " | "-" | "\u{a0}")
-        });
+        let end = text[start..]
+            .find(|c: char| !c.is_ascii_digit())
+            .map_or(text.len(), |length| start + length);
+        let joined = runs
+            .last()
+            .and_then(|run| run.last())
+            .is_some_and(|last| matches!(&text[last.end..start], " " | "-" | "\u{a0}"));
         match runs.last_mut() {
             Some(run) if joined => run.push(start..end),
             _ => runs.push(vec![start..end]),
@@ -74,7 +77,10 @@ fn digits(text: &str, groups: &[Range<usize>]) -> String {
 /// Beside other groups only what is printed on cards: 4-4-4-4, 4-6-5, 4-6-4, 4-4-4-4-3, or one group.
 fn is_card_grouping(groups: &[Range<usize>]) -> bool {
     let lengths: Vec<usize> = groups.iter().map(ExactSizeIterator::len).collect();
-    matches!(lengths[..], [12..=19] | [4, 4, 4, 4] | [4, 6, 5] | [4, 6, 4] | [4, 4, 4, 4, 3])
+    matches!(
+        lengths[..],
+        [12..=19] | [4, 4, 4, 4] | [4, 6, 5] | [4, 6, 4] | [4, 4, 4, 4, 3]
+    )
 }
 
 fn luhn(digits: &str) -> bool {
@@ -93,7 +99,12 @@ fn luhn(digits: &str) -> bool {
 
 /// By the issuer's prefix; `None` for prefixes no card has. One number in ten passes Luhn by chance.
 fn confidence(digits: &str) -> Option<f32> {
-    let prefix = |length: usize| digits.get(..length).and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    let prefix = |length: usize| {
+        digits
+            .get(..length)
+            .and_then(|text| text.parse::<u32>().ok())
+            .unwrap_or(0)
+    };
     let length = digits.len();
     let brand = match (prefix(1), prefix(2), prefix(3), prefix(4)) {
         (4, ..) => matches!(length, 13 | 16 | 19),
@@ -115,7 +126,10 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Vec<String> {
-        find(text).into_iter().map(|found| found.value.as_str().unwrap().to_owned()).collect()
+        find(text)
+            .into_iter()
+            .map(|found| found.value.as_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
@@ -136,8 +150,16 @@ mod tests {
     #[test]
     fn wrong_numbers_are_not_cards() {
         for text in [
-            "4111 1111 1111 1112", "411111111111111", "0000 0000 0000 0000", "14111111111111111", "41111111111111112345",
-            "x4111111111111111", "4111111111111111.50", "1234 5678 9012 3452", "4111  1111  1111  1111", "+4111111111111111",
+            "4111 1111 1111 1112",
+            "411111111111111",
+            "0000 0000 0000 0000",
+            "14111111111111111",
+            "41111111111111112345",
+            "x4111111111111111",
+            "4111111111111111.50",
+            "1234 5678 9012 3452",
+            "4111  1111  1111  1111",
+            "+4111111111111111",
         ] {
             assert!(of(text).is_empty(), "{text}: {:?}", of(text));
         }

@@ -23,7 +23,9 @@ const MONTH_DAY: &str = r"(?i)(\p{L}{3,10})\.? {0,2}([0-9]{1,2})(?:st|nd|rd|th)?
 /// Names of the months in English, German, French, Spanish and Italian; abbreviations are their beginnings.
 const MONTHS: [&[&str]; 12] = [
     &["january", "januar", "jänner", "janvier", "enero", "gennaio"],
-    &["february", "februar", "feber", "février", "fevrier", "febrero", "febbraio"],
+    &[
+        "february", "februar", "feber", "février", "fevrier", "febrero", "febbraio",
+    ],
     &["march", "märz", "maerz", "mars", "marzo"],
     &["april", "avril", "abril", "aprile"],
     &["may", "mai", "mayo", "maggio"],
@@ -72,7 +74,9 @@ impl Dates {
                 let Some(whole) = captures.get(0) else { break };
                 at = whole.start() + text[whole.start()..].chars().next().map_or(1, char::len_utf8);
                 let range = whole.range();
-                let taken = found.iter().any(|other| other.range.start < range.end && range.start < other.range.end);
+                let taken = found
+                    .iter()
+                    .any(|other| other.range.start < range.end && range.start < other.range.end);
                 if taken || !free(text, &range) {
                     continue;
                 }
@@ -139,7 +143,10 @@ fn iso(captures: &Captures<'_>) -> Option<Day> {
         return None;
     }
     let text = Day::checked(number(&captures[1])?, number(&captures[3])?, number(&captures[5])?)?;
-    Some(Day { text, confidence: if &captures[2] == "-" { 0.95 } else { 0.9 } })
+    Some(Day {
+        text,
+        confidence: if &captures[2] == "-" { 0.95 } else { 0.9 },
+    })
 }
 
 struct Day {
@@ -151,9 +158,16 @@ impl Day {
     fn named(day: &str, month: &str, year: &str) -> Option<Self> {
         let (short, confidence) = (year.starts_with(['\'', '’']), 0.95);
         let year = number(year.trim_start_matches(['\'', '’']))?;
-        let year = if short { year + if year < PIVOT { 2000 } else { 1900 } } else { year };
+        let year = if short {
+            year + if year < PIVOT { 2000 } else { 1900 }
+        } else {
+            year
+        };
         let text = Self::checked(year, month_of(month)?, number(day)?)?;
-        Some(Self { text, confidence: if short { 0.8 } else { confidence } })
+        Some(Self {
+            text,
+            confidence: if short { 0.8 } else { confidence },
+        })
     }
 
     fn checked(year: i32, month: i32, day: i32) -> Option<String> {
@@ -179,7 +193,9 @@ fn month_of(name: &str) -> Option<i32> {
     let name = name.to_lowercase();
     let index = MONTHS.iter().position(|names| {
         let short = name.chars().count() <= 4;
-        names.iter().any(|full| *full == name || short && full.starts_with(&name))
+        names
+            .iter()
+            .any(|full| *full == name || short && full.starts_with(&name))
     })?;
     i32::try_from(index).ok().map(|index| index + 1)
 }
@@ -190,7 +206,11 @@ mod tests {
 
     fn of(text: &str, order: Option<DateOrder>) -> Vec<(String, f32)> {
         let dates = Dates::new(order).unwrap();
-        dates.find(text).into_iter().map(|found| (found.value.as_str().unwrap().to_owned(), found.confidence)).collect()
+        dates
+            .find(text)
+            .into_iter()
+            .map(|found| (found.value.as_str().unwrap().to_owned(), found.confidence))
+            .collect()
     }
 
     fn day(text: &str) -> String {
@@ -202,9 +222,26 @@ mod tests {
     #[test]
     fn the_usual_spellings_are_read() {
         for text in [
-            "2026-03-14", "2026/3/14", "2026-03-14T10:00:00Z", "14 March 2026", "14th of March, 2026", "March 14th, 2026", "Mar. 14 2026",
-            "14.03.2026", "14. 3. 2026", "14/03/2026", "03/14/2026", "14-Mar-2026", "14. März 2026", "14 mars 2026", "14 de marzo de 2026",
-            "on 14 MARCH 2026.", "(14 March 2026)", "14 March '26", "14.03.26", "14march2026",
+            "2026-03-14",
+            "2026/3/14",
+            "2026-03-14T10:00:00Z",
+            "14 March 2026",
+            "14th of March, 2026",
+            "March 14th, 2026",
+            "Mar. 14 2026",
+            "14.03.2026",
+            "14. 3. 2026",
+            "14/03/2026",
+            "03/14/2026",
+            "14-Mar-2026",
+            "14. März 2026",
+            "14 mars 2026",
+            "14 de marzo de 2026",
+            "on 14 MARCH 2026.",
+            "(14 March 2026)",
+            "14 March '26",
+            "14.03.26",
+            "14march2026",
         ] {
             assert_eq!(day(text), "2026-03-14", "{text}");
         }
@@ -227,8 +264,24 @@ mod tests {
     #[test]
     fn days_that_do_not_exist_and_parts_of_more_are_not_dates() {
         for text in [
-            "2026-02-30", "29 February 2026", "31/04/2026", "2026-13-01", "0/1/2026", "14 Marchx 2026", "14 May", "May 2026", "yesterday",
-            "1.2.3.4", "192.168.10.2026", "2026-03-14-15", "12/03-2026", "1-2-26", "114/03/2026", "14/03/20266", "555.12.2026.1", "14 apples 2026",
+            "2026-02-30",
+            "29 February 2026",
+            "31/04/2026",
+            "2026-13-01",
+            "0/1/2026",
+            "14 Marchx 2026",
+            "14 May",
+            "May 2026",
+            "yesterday",
+            "1.2.3.4",
+            "192.168.10.2026",
+            "2026-03-14-15",
+            "12/03-2026",
+            "1-2-26",
+            "114/03/2026",
+            "14/03/20266",
+            "555.12.2026.1",
+            "14 apples 2026",
         ] {
             assert!(of(text, None).is_empty(), "{text}: {:?}", of(text, None));
         }
@@ -236,7 +289,10 @@ mod tests {
 
     #[test]
     fn several_dates_come_in_their_order() {
-        let days: Vec<String> = of("from 1 May 2026 to 2026-05-09, not 2026-05-32", None).into_iter().map(|found| found.0).collect();
+        let days: Vec<String> = of("from 1 May 2026 to 2026-05-09, not 2026-05-32", None)
+            .into_iter()
+            .map(|found| found.0)
+            .collect();
         assert_eq!(days, ["2026-05-01", "2026-05-09"]);
     }
 }

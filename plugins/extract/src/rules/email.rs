@@ -17,12 +17,16 @@ const MAX_LABEL: usize = 63;
 pub(super) fn find(pattern: &Regex, text: &str) -> Vec<Found> {
     let mut found = Vec::new();
     for matched in pattern.find_iter(text) {
-        let quotes: &[char] = &['\'', '`', '*', '_', '{', '|', '/', '=', '#', '!', '&', '?', '~', '^', '%'];
+        let quotes: &[char] = &[
+            '\'', '`', '*', '_', '{', '|', '/', '=', '#', '!', '&', '?', '~', '^', '%',
+        ];
         let start = matched.start() + (matched.as_str().len() - matched.as_str().trim_start_matches(quotes).len());
         let address = text[start..matched.end()].trim_end_matches(['.', '-']);
         let end = start + address.len();
         let touched = before(text, start).is_some_and(|c| c == '@') || after(text, end).is_some_and(|c| c == '@');
-        let Some((local, domain)) = address.split_once('@') else { continue };
+        let Some((local, domain)) = address.split_once('@') else {
+            continue;
+        };
         if !touched && is_address(local, domain) {
             let value = format!("{local}@{}", domain.to_lowercase());
             found.push(Found::new(start..end, value, 0.95, "rule:email"));
@@ -56,7 +60,10 @@ mod tests {
 
     fn of(text: &str) -> Vec<String> {
         let pattern = Regex::new(PATTERN).unwrap();
-        find(&pattern, text).into_iter().map(|found| found.value.as_str().unwrap().to_owned()).collect()
+        find(&pattern, text)
+            .into_iter()
+            .map(|found| found.value.as_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
@@ -65,7 +72,10 @@ mod tests {
             ("mail me: a.b+c@Example.ORG.", "a.b+c@example.org"),
             ("<x@y.co>", "x@y.co"),
             ("'jane@example.com'", "jane@example.com"),
-            ("mailto:jane_doe@mail.example.co.uk, thanks", "jane_doe@mail.example.co.uk"),
+            (
+                "mailto:jane_doe@mail.example.co.uk, thanks",
+                "jane_doe@mail.example.co.uk",
+            ),
             ("jörg@exämple.de", "jörg@exämple.de"),
             ("o'neil@example.ie", "o'neil@example.ie"),
             ("(a@b.example)", "a@b.example"),
@@ -78,8 +88,19 @@ mod tests {
     #[test]
     fn what_is_no_address_is_not_found() {
         for text in [
-            "a@b", "a..b@c.de", ".a@b.de", "a.@b.de", "@b.de", "a@-b.de", "a@b..de", "a@b.c", "a@b.1", "user@@b.de", "a@b.de@c.de",
-            "meet me @ example.com", "5 @ 3.50",
+            "a@b",
+            "a..b@c.de",
+            ".a@b.de",
+            "a.@b.de",
+            "@b.de",
+            "a@-b.de",
+            "a@b..de",
+            "a@b.c",
+            "a@b.1",
+            "user@@b.de",
+            "a@b.de@c.de",
+            "meet me @ example.com",
+            "5 @ 3.50",
         ] {
             assert!(of(text).is_empty(), "{text}: {:?}", of(text));
         }

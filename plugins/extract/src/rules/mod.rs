@@ -64,7 +64,12 @@ pub(crate) struct Found {
 
 impl Found {
     fn new(range: Range<usize>, value: impl Into<Value>, confidence: f32, method: &'static str) -> Self {
-        Self { range, value: value.into(), confidence, method }
+        Self {
+            range,
+            value: value.into(),
+            confidence,
+            method,
+        }
     }
 }
 
@@ -77,12 +82,24 @@ pub(crate) struct Read {
 impl Read {
     /// What of this type was found.
     pub(crate) fn of(&self, kind: Kind) -> &[Found] {
-        self.found.iter().find(|(other, _)| *other == kind).map_or(&[], |(_, found)| found)
+        self.found
+            .iter()
+            .find(|(other, _)| *other == kind)
+            .map_or(&[], |(_, found)| found)
     }
 
     /// Places that belong to something unmistakable: a free text or a plain number there is a part of it.
     pub(crate) fn taken(&self) -> Vec<Range<usize>> {
-        let sure = [Kind::Email, Kind::Url, Kind::Iban, Kind::Card, Kind::Date, Kind::Money, Kind::Ip, Kind::Phone];
+        let sure = [
+            Kind::Email,
+            Kind::Url,
+            Kind::Iban,
+            Kind::Card,
+            Kind::Date,
+            Kind::Money,
+            Kind::Ip,
+            Kind::Phone,
+        ];
         sure.iter()
             .flat_map(|kind| self.of(*kind))
             .filter(|found| found.confidence >= 0.5)
@@ -153,8 +170,12 @@ impl Rules {
         keep(Kind::Number, self.number.find(text), false);
         keep(Kind::Integer, self.number.integers(text), false);
         // A sure telephone number is not a plain number.
-        let phones: Vec<Range<usize>> =
-            read.of(Kind::Phone).iter().filter(|found| found.confidence >= 0.6).map(|found| found.range.clone()).collect();
+        let phones: Vec<Range<usize>> = read
+            .of(Kind::Phone)
+            .iter()
+            .filter(|found| found.confidence >= 0.6)
+            .map(|found| found.range.clone())
+            .collect();
         for (kind, found) in &mut read.found {
             if matches!(kind, Kind::Number | Kind::Integer | Kind::Postcode) {
                 found.retain(|found| !phones.iter().any(|phone| overlap(phone, &found.range)));
@@ -173,7 +194,9 @@ pub(crate) fn candidates(entity: &Entity, text: &str, read: &Read) -> Vec<Found>
         How::Rule if entity.kind == Kind::Money => {
             let mut found = read.of(Kind::Money).to_vec();
             if let Some(code) = &entity.currency {
-                found.iter_mut().for_each(|found| currencies::settle(&mut found.value, code));
+                found
+                    .iter_mut()
+                    .for_each(|found| currencies::settle(&mut found.value, code));
             }
             found
         }

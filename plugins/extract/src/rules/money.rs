@@ -3,9 +3,9 @@
 use regex::Regex;
 use serde_json::json;
 
+use super::Found;
 use super::currencies;
 use super::number::{Amount, read};
-use super::Found;
 use crate::source::{after, before};
 
 /// The compiled pattern: a sign before, a number, a sign behind.
@@ -20,13 +20,17 @@ impl Amounts {
         let number = super::number::DIGITS;
         let pattern =
             format!(r"(?i)([-−])?({signs})?([ \u{{a0}}])?([-−])?({number})(?:,?(?:-|–|—)+)?(?:[ \u{{a0}}]?({signs}))?");
-        Ok(Self { pattern: Regex::new(&pattern)? })
+        Ok(Self {
+            pattern: Regex::new(&pattern)?,
+        })
     }
 
     pub(super) fn find(&self, text: &str) -> Vec<Found> {
         let mut found = Vec::new();
         for captures in self.pattern.captures_iter(text) {
-            let (Some(whole), Some(number)) = (captures.get(0), captures.get(5)) else { continue };
+            let (Some(whole), Some(number)) = (captures.get(0), captures.get(5)) else {
+                continue;
+            };
             let letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
             let word = |sign: &str| sign.chars().all(char::is_alphabetic);
             // A code is a word of its own: `SEUR 5` and `5 EURO-Norm` are something else.
@@ -39,13 +43,27 @@ impl Amounts {
                 (None, Some(sign)) => (sign.as_str(), false),
                 (None, None) => continue,
             };
-            let Some((currency, shared)) = currencies::read(sign) else { continue };
-            let Some(digits) = currencies::minor_digits(currency) else { continue };
-            let Some(Amount { digits: amount, fraction, sure }) = read(number.as_str()) else { continue };
+            let Some((currency, shared)) = currencies::read(sign) else {
+                continue;
+            };
+            let Some(digits) = currencies::minor_digits(currency) else {
+                continue;
+            };
+            let Some(Amount {
+                digits: amount,
+                fraction,
+                sure,
+            }) = read(number.as_str())
+            else {
+                continue;
+            };
             if fraction.len() > digits.max(2) {
                 continue;
             }
-            let minus = front_used.then(|| captures.get(1)).flatten().or_else(|| captures.get(4));
+            let minus = front_used
+                .then(|| captures.get(1))
+                .flatten()
+                .or_else(|| captures.get(4));
             let start = match (front_used, minus) {
                 (true, Some(minus)) => minus.start().min(front.map_or(minus.start(), |sign| sign.start())),
                 (true, None) => front.map_or(number.start(), |sign| sign.start()),
@@ -69,7 +87,12 @@ impl Amounts {
             if !sure {
                 confidence -= 0.2;
             }
-            found.push(Found::new(start..end, json!({ "amount": amount, "currency": currency }), confidence, "rule:money"));
+            found.push(Found::new(
+                start..end,
+                json!({ "amount": amount, "currency": currency }),
+                confidence,
+                "rule:money",
+            ));
         }
         found
     }
@@ -107,14 +130,30 @@ mod tests {
             ("1,000,000 GBP", "1000000.00", "GBP", "1,000,000 GBP"),
             ("(€ 12)", "12.00", "EUR", "€ 12"),
         ] {
-            assert_eq!(of(text), [(amount.to_owned(), currency.to_owned(), content.to_owned())], "{text}");
+            assert_eq!(
+                of(text),
+                [(amount.to_owned(), currency.to_owned(), content.to_owned())],
+                "{text}"
+            );
         }
         assert_eq!(of("€5 or 6 €, then $7").len(), 3);
     }
 
     #[test]
     fn what_only_looks_like_money_is_not_read() {
-        for text in ["5 apples", "EUR", "12", "€", "SEUR 5x", "5 eurostars", "€1.2345", "$5k", "€5%", "1,2,3 €x", "A-20931 EURO"] {
+        for text in [
+            "5 apples",
+            "EUR",
+            "12",
+            "€",
+            "SEUR 5x",
+            "5 eurostars",
+            "€1.2345",
+            "$5k",
+            "€5%",
+            "1,2,3 €x",
+            "A-20931 EURO",
+        ] {
             assert!(of(text).is_empty(), "{text}: {:?}", of(text));
         }
     }

@@ -5,21 +5,44 @@ use std::ops::Range;
 
 use regex::Regex;
 
-use super::calling_codes::{self, Plan};
 use super::Found;
+use super::calling_codes::{self, Plan};
 use crate::source::{after, before};
 
 /// Digits with single separators; brackets round one group.
-const PATTERN: &str =
-    r"(?:\+ ?|\()?[0-9]{1,}(?:(?:[ \u{a0}]?[-–./()][ \u{a0}]?\(?|[ \u{a0}]|\) ?\(?)[0-9]+)*(?:\s?(?i:ext\.?|x)\s?[0-9]{1,5})?";
+const PATTERN: &str = r"(?:\+ ?|\()?[0-9]{1,}(?:(?:[ \u{a0}]?[-–./()][ \u{a0}]?\(?|[ \u{a0}]|\) ?\(?)[0-9]+)*(?:\s?(?i:ext\.?|x)\s?[0-9]{1,5})?";
 
 /// E.164 has at most 15 digits; below 6 nobody writes a number with separators.
 const DIGITS: std::ops::RangeInclusive<usize> = 6..=15;
 
 /// Words that say that a number is a telephone number.
 const CUES: [&str; 26] = [
-    "phone", "tel", "telephone", "telefon", "telefono", "téléphone", "call", "calling", "call me", "mobile", "mobil", "cell", "fax",
-    "whatsapp", "sms", "text", "handy", "dial", "ring", "number is", "contact", "reach", "hotline", "landline", "anrufen", "ph",
+    "phone",
+    "tel",
+    "telephone",
+    "telefon",
+    "telefono",
+    "téléphone",
+    "call",
+    "calling",
+    "call me",
+    "mobile",
+    "mobil",
+    "cell",
+    "fax",
+    "whatsapp",
+    "sms",
+    "text",
+    "handy",
+    "dial",
+    "ring",
+    "my number",
+    "contact",
+    "reach",
+    "hotline",
+    "landline",
+    "anrufen",
+    "ph",
 ];
 /// How far before the number they may stand, in bytes.
 const CUE_REACH: usize = 40;
@@ -33,7 +56,10 @@ pub(super) struct Phones {
 
 impl Phones {
     pub(super) fn new(country: Option<&str>) -> Result<Self, regex::Error> {
-        Ok(Self { pattern: Regex::new(PATTERN)?, country: country.and_then(calling_codes::of) })
+        Ok(Self {
+            pattern: Regex::new(PATTERN)?,
+            country: country.and_then(calling_codes::of),
+        })
     }
 
     pub(super) fn find(&self, text: &str) -> Vec<Found> {
@@ -74,21 +100,35 @@ impl Phones {
             if !plausible || !known && !plus {
                 return None;
             }
-            return Some(Found::new(range.clone(), format!("+{digits}"), if known { 0.95 } else { 0.75 }, "rule:phone"));
+            return Some(Found::new(
+                range.clone(),
+                format!("+{digits}"),
+                if known { 0.95 } else { 0.75 },
+                "rule:phone",
+            ));
         }
         if !DIGITS.contains(&digits.len()) {
             return None;
         }
         let cued = cued(text, range.start);
         if let Some(plan) = self.country {
-            let trimmed = if plan.trunk.is_empty() { Some(digits.as_str()) } else { digits.strip_prefix(plan.trunk) };
+            let trimmed = if plan.trunk.is_empty() {
+                Some(digits.as_str())
+            } else {
+                digits.strip_prefix(plan.trunk)
+            };
             let without_trunk = plan.trunk == "1" || cued;
             let national = trimmed.or(without_trunk.then_some(digits.as_str()));
             if let Some(national) = national.filter(|national| (plan.min..=plan.max).contains(&national.len())) {
                 let written = has_groups(main) || (!plan.trunk.is_empty() && plan.trunk != "1" && trimmed.is_some());
                 if cued || written {
                     let confidence = if cued { 0.9 } else { 0.75 };
-                    return Some(Found::new(range.clone(), format!("+{}{national}", plan.code), confidence, "rule:phone"));
+                    return Some(Found::new(
+                        range.clone(),
+                        format!("+{}{national}", plan.code),
+                        confidence,
+                        "rule:phone",
+                    ));
                 }
             }
         }
@@ -105,13 +145,20 @@ impl Phones {
 }
 
 fn has_groups(content: &str) -> bool {
-    content.split(|c: char| !c.is_ascii_digit()).filter(|group| !group.is_empty()).count() >= 2
+    content
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|group| !group.is_empty())
+        .count()
+        >= 2
 }
 
 /// Written as numbers are inside a country: a leading zero and groups, the American 3-3-4, or French pairs.
 fn looks_national(content: &str, digits: &str) -> bool {
-    let groups: Vec<usize> =
-        content.split(|c: char| !c.is_ascii_digit()).map(str::len).filter(|length| *length > 0).collect();
+    let groups: Vec<usize> = content
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::len)
+        .filter(|length| *length > 0)
+        .collect();
     let american = matches!(groups[..], [3, 3, 4] | [1, 3, 3, 4]);
     let zero = digits.starts_with('0') && !digits.starts_with("00") && groups.len() >= 2 && digits.len() >= 8;
     let one_zero = digits.starts_with('0') && groups.len() == 1 && (10..=12).contains(&digits.len());
@@ -121,7 +168,8 @@ fn looks_national(content: &str, digits: &str) -> bool {
 fn cued(text: &str, at: usize) -> bool {
     let start = text.floor_char_boundary(at.saturating_sub(CUE_REACH));
     let context = text[start..at].to_lowercase();
-    let context = context.rsplit(['?', '!', '\n']).next().unwrap_or_default();
+    // A line of its own may be the label: `Phone:` and the number below it.
+    let context = context.trim_end().rsplit(['?', '!', '\n']).next().unwrap_or_default();
     CUES.iter().any(|cue| {
         context.match_indices(cue).any(|(found, _)| {
             let left = before(context, found);
@@ -138,7 +186,8 @@ fn alone(text: &str, range: &Range<usize>) -> bool {
     let bad = |c: char| c.is_alphanumeric() || matches!(c, '_' | '#' | '@' | '$' | '€' | '£' | '%' | '=');
     let glued = matches!(left, Some('-' | '.' | '/' | ','))
         && before(text, range.start - 1).is_some_and(|c| c.is_alphanumeric());
-    let goes_on = matches!(right, Some('-' | '/' | ',')) && text[range.end + 1..].starts_with(|c: char| c.is_alphanumeric());
+    let goes_on =
+        matches!(right, Some('-' | '/' | ',')) && text[range.end + 1..].starts_with(|c: char| c.is_alphanumeric());
     !left.is_some_and(bad) && !right.is_some_and(bad) && !glued && !goes_on && left != Some('+')
 }
 
@@ -190,8 +239,18 @@ mod tests {
     #[test]
     fn other_numbers_are_not_telephone_numbers() {
         for text in [
-            "order 5417543", "A-0301234567", "0301234567-X", "12345", "+12", "+0301234567", "0000000000", "12 34", "1234567890123456",
-            "#0301234567", "$541-754-3010", "2 of 3000000",
+            "order 5417543",
+            "A-0301234567",
+            "0301234567-X",
+            "12345",
+            "+12",
+            "+0301234567",
+            "0000000000",
+            "12 34",
+            "1234567890123456",
+            "#0301234567",
+            "$541-754-3010",
+            "2 of 3000000",
         ] {
             assert!(of(text, None).is_empty(), "{text}: {:?}", of(text, None));
         }

@@ -10,7 +10,9 @@ use crate::source::stands_alone;
 pub(super) fn by_pattern(pattern: &Regex, text: &str) -> Vec<Found> {
     let mut found = Vec::new();
     for captures in pattern.captures_iter(text) {
-        let Some(matched) = captures.get(1).or_else(|| captures.get(0)) else { continue };
+        let Some(matched) = captures.get(1).or_else(|| captures.get(0)) else {
+            continue;
+        };
         if !matched.as_str().trim().is_empty() && stands_alone(text, &matched.range()) {
             found.push(Found::new(matched.range(), matched.as_str(), 0.9, "rule:pattern"));
         }
@@ -22,14 +24,19 @@ pub(super) fn by_pattern(pattern: &Regex, text: &str) -> Vec<Found> {
 /// the longer one.
 pub(super) fn by_options(options: &[String], text: &str) -> Vec<Found> {
     let (folded, places) = fold(text);
-    let mut longest_first: Vec<(&String, String)> =
-        options.iter().map(|option| (option, fold(option.trim()).0)).filter(|(_, folded)| !folded.is_empty()).collect();
+    let mut longest_first: Vec<(&String, String)> = options
+        .iter()
+        .map(|option| (option, fold(option.trim()).0))
+        .filter(|(_, folded)| !folded.is_empty())
+        .collect();
     longest_first.sort_by_key(|(_, folded)| std::cmp::Reverse(folded.len()));
     let mut found: Vec<Found> = Vec::new();
     for (option, wanted) in longest_first {
         for (at, _) in folded.match_indices(&wanted) {
             let range = places[at].0..places[at + wanted.len() - 1].1;
-            let taken = found.iter().any(|other| other.range.start < range.end && range.start < other.range.end);
+            let taken = found
+                .iter()
+                .any(|other| other.range.start < range.end && range.start < other.range.end);
             if !taken && stands_alone(text, &range) {
                 found.push(Found::new(range, option.trim(), 0.9, "rule:enum"));
             }
@@ -72,7 +79,10 @@ mod tests {
     fn patterns_find_whole_words_and_their_first_group() {
         let pattern = Regex::new("[A-Z]{1,2}-[0-9]{4,8}").unwrap();
         let text = "A-20931, BX-1234 but not XA-20931 nor A-123456789";
-        let found: Vec<&str> = by_pattern(&pattern, text).into_iter().map(|found| &text[found.range]).collect();
+        let found: Vec<&str> = by_pattern(&pattern, text)
+            .into_iter()
+            .map(|found| &text[found.range])
+            .collect();
         assert_eq!(found, ["A-20931", "BX-1234", "XA-20931"]);
         let pattern = Regex::new("order ([0-9]+)").unwrap();
         let found = by_pattern(&pattern, "my order 4711 is late");

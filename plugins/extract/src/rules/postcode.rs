@@ -11,7 +11,15 @@ const CANADIAN: &str = r"(?i)\b[ABCEGHJ-NPRSTVXY][0-9][ABCEGHJ-NPRSTV-Z] ?[0-9][
 const DUTCH: &str = r"\b[1-9][0-9]{3} ?[A-Z]{2}\b";
 const AMERICAN: &str = r"\b[0-9]{5}(?:-[0-9]{4})?\b";
 
-const CUES: [&str; 7] = ["postcode", "post code", "postal code", "zip", "plz", "postleitzahl", "code postal"];
+const CUES: [&str; 7] = [
+    "postcode",
+    "post code",
+    "postal code",
+    "zip",
+    "plz",
+    "postleitzahl",
+    "code postal",
+];
 const CUE_REACH: usize = 30;
 
 /// The compiled patterns.
@@ -29,8 +37,12 @@ impl Postcodes {
             Some("CA") => vec![(CANADIAN.to_owned(), 0.9, false)],
             Some("NL") => vec![(DUTCH.to_owned(), 0.9, false)],
             Some("US") => vec![(AMERICAN.to_owned(), 0.7, false)],
-            Some("AT" | "AU" | "BE" | "CH" | "DK" | "HU" | "LU" | "NO" | "NZ" | "ZA" | "BG" | "CY" | "SI") => vec![(digits(4), 0.6, false)],
-            Some("DE" | "FR" | "ES" | "IT" | "FI" | "TR" | "MX" | "HR" | "EE" | "UA" | "MA" | "TH" | "ID" | "MY" | "RS") => {
+            Some("AT" | "AU" | "BE" | "CH" | "DK" | "HU" | "LU" | "NO" | "NZ" | "ZA" | "BG" | "CY" | "SI") => {
+                vec![(digits(4), 0.6, false)]
+            }
+            Some(
+                "DE" | "FR" | "ES" | "IT" | "FI" | "TR" | "MX" | "HR" | "EE" | "UA" | "MA" | "TH" | "ID" | "MY" | "RS",
+            ) => {
                 vec![(digits(5), 0.7, false)]
             }
             Some("IN" | "CN" | "RU" | "RO" | "SG" | "VN" | "CO") => vec![(digits(6), 0.7, false)],
@@ -60,11 +72,14 @@ impl Postcodes {
                 let range = matched.range();
                 let joined = |c: Option<char>| c.is_some_and(|c| matches!(c, '-' | '/' | '#' | '.' | ',' | '+' | '_'));
                 let next = after(text, range.end);
-                let sentence_end = matches!(next, Some('.' | ',')) && !text[range.end + 1..].starts_with(|c: char| c.is_ascii_digit());
+                let sentence_end =
+                    matches!(next, Some('.' | ',')) && !text[range.end + 1..].starts_with(|c: char| c.is_ascii_digit());
                 let start = text.floor_char_boundary(range.start.saturating_sub(CUE_REACH));
                 let context = text[start..range.start].to_lowercase();
                 let cued = CUES.iter().any(|cue| context.contains(cue));
-                let overlapping = found.iter().any(|other| other.range.start < range.end && range.start < other.range.end);
+                let overlapping = found
+                    .iter()
+                    .any(|other| other.range.start < range.end && range.start < other.range.end);
                 if overlapping
                     || *needs_cue && !cued
                     || !stands_alone(text, &range)
@@ -74,7 +89,12 @@ impl Postcodes {
                     continue;
                 }
                 let confidence = if cued { 0.9 } else { *confidence };
-                found.push(Found::new(range, matched.as_str().to_uppercase(), confidence, "rule:postcode"));
+                found.push(Found::new(
+                    range,
+                    matched.as_str().to_uppercase(),
+                    confidence,
+                    "rule:postcode",
+                ));
             }
         }
         found
@@ -86,7 +106,12 @@ mod tests {
     use super::*;
 
     fn of(text: &str, country: Option<&str>) -> Vec<String> {
-        Postcodes::new(country).unwrap().find(text).into_iter().map(|found| found.value.as_str().unwrap().to_owned()).collect()
+        Postcodes::new(country)
+            .unwrap()
+            .find(text)
+            .into_iter()
+            .map(|found| found.value.as_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]

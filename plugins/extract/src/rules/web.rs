@@ -27,7 +27,9 @@ pub(super) fn urls(pattern: &Regex, text: &str) -> Vec<Found> {
             }
             content = next;
         }
-        let (scheme, rest) = content.split_once("://").map_or(("", content), |(scheme, rest)| (scheme, rest));
+        let (scheme, rest) = content
+            .split_once("://")
+            .map_or(("", content), |(scheme, rest)| (scheme, rest));
         let host_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (host, path) = rest.split_at(host_end);
         let bare = host.rsplit('@').next().unwrap_or(host);
@@ -35,9 +37,18 @@ pub(super) fn urls(pattern: &Regex, text: &str) -> Vec<Found> {
         if !is_host(name) {
             continue;
         }
-        let scheme = if scheme.is_empty() { "https".to_owned() } else { scheme.to_ascii_lowercase() };
+        let scheme = if scheme.is_empty() {
+            "https".to_owned()
+        } else {
+            scheme.to_ascii_lowercase()
+        };
         let value = format!("{scheme}://{}{path}", host.to_lowercase());
-        found.push(Found::new(matched.start()..matched.start() + content.len(), value, 0.95, "rule:url"));
+        found.push(Found::new(
+            matched.start()..matched.start() + content.len(),
+            value,
+            0.95,
+            "rule:url",
+        ));
     }
     found
 }
@@ -58,7 +69,9 @@ pub(super) fn addresses(text: &str) -> Vec<Found> {
     let mut at = 0;
     while let Some(offset) = text[at..].find(part) {
         let start = at + offset;
-        let end = text[start..].find(|c| !part(c)).map_or(text.len(), |length| start + length);
+        let end = text[start..]
+            .find(|c| !part(c))
+            .map_or(text.len(), |length| start + length);
         at = end;
         let touched = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
         if touched(before(text, start)) || touched(after(text, end)) {
@@ -68,9 +81,15 @@ pub(super) fn addresses(text: &str) -> Vec<Found> {
         let content = text[start..end].trim_end_matches('.');
         for content in [content, content.trim_end_matches(':')] {
             let value = if content.matches('.').count() == 3 && !content.contains(':') {
-                content.parse::<Ipv4Addr>().ok().map(|address| (address.to_string(), 0.9))
+                content
+                    .parse::<Ipv4Addr>()
+                    .ok()
+                    .map(|address| (address.to_string(), 0.9))
             } else if content.matches(':').count() >= 2 && content.len() > 2 {
-                content.parse::<Ipv6Addr>().ok().map(|address| (address.to_string(), 0.95))
+                content
+                    .parse::<Ipv6Addr>()
+                    .ok()
+                    .map(|address| (address.to_string(), 0.95))
             } else {
                 None
             };
@@ -89,17 +108,26 @@ mod tests {
 
     fn url(text: &str) -> Vec<String> {
         let pattern = Regex::new(URL).unwrap();
-        urls(&pattern, text).into_iter().map(|found| found.value.as_str().unwrap().to_owned()).collect()
+        urls(&pattern, text)
+            .into_iter()
+            .map(|found| found.value.as_str().unwrap().to_owned())
+            .collect()
     }
 
     fn ip(text: &str) -> Vec<String> {
-        addresses(text).into_iter().map(|found| found.value.as_str().unwrap().to_owned()).collect()
+        addresses(text)
+            .into_iter()
+            .map(|found| found.value.as_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
     fn urls_end_where_the_sentence_goes_on() {
         for (text, expected) in [
-            ("see https://Example.com/A_(b)?q=1#x.", "https://example.com/A_(b)?q=1#x"),
+            (
+                "see https://Example.com/A_(b)?q=1#x.",
+                "https://example.com/A_(b)?q=1#x",
+            ),
             ("(http://example.com/a)", "http://example.com/a"),
             ("www.example.org, thanks", "https://www.example.org"),
             ("HTTPS://EXAMPLE.COM:8080/x!", "https://example.com:8080/x"),
@@ -107,7 +135,15 @@ mod tests {
         ] {
             assert_eq!(url(text), [expected], "{text}");
         }
-        for text in ["https://", "http://-x.de", "www.", "www.a", "example.com", "http://a..b", "xhttp://example.com"] {
+        for text in [
+            "https://",
+            "http://-x.de",
+            "www.",
+            "www.a",
+            "example.com",
+            "http://a..b",
+            "xhttp://example.com",
+        ] {
             assert!(url(text).is_empty(), "{text}: {:?}", url(text));
         }
     }
@@ -117,7 +153,16 @@ mod tests {
         assert_eq!(ip("from 192.168.0.1."), ["192.168.0.1"]);
         assert_eq!(ip("[2001:DB8::1]:"), ["2001:db8::1"]);
         assert_eq!(ip("::1 and fe80::"), ["::1", "fe80::"]);
-        for text in ["256.1.1.1", "1.2.3", "1.2.3.4.5", "12:30:45", "v1.2.3.4", "::", "01.02.03.04", "a:b"] {
+        for text in [
+            "256.1.1.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "12:30:45",
+            "v1.2.3.4",
+            "::",
+            "01.02.03.04",
+            "a:b",
+        ] {
             assert!(ip(text).is_empty(), "{text}: {:?}", ip(text));
         }
     }
