@@ -23,7 +23,9 @@ pub fn build(name: &str) -> Vec<u8> {
     // Cargo's lock would serialise it anyway, with messages in between.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(name);
+    // Read when the test runs: a target folder shared by several clones may hold a program compiled in another one.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    let folder = Path::new(&here).join("../plugins").join(name);
     // Beside the test program: in the target folder, wherever that is.
     let program = std::env::current_exe().expect("the test program has a path");
     let out = program.with_file_name("test-plugins");

@@ -20,13 +20,16 @@ Example:
 Text: Good morning, I am Anna Berg from Zurich. The toaster I bought at Acme does not work.
 {"customer": "Anna Berg", "employee": null, "city": "Zurich", "product": "toaster", "shop": "Acme", "colour": null}"#;
 
-/// Probability of the model's choice and how often such a choice was right (36 sentences, 90 choices), interpolated between.
-const SCALE: [(f32, f32); 6] = [
-    (0.0, 0.02),
-    (0.2, 0.1),
-    (0.35, 0.35),
-    (0.5, 0.65),
-    (0.7, 0.85),
+/// Probability of the model's choice and how often such a choice is right, interpolated between. Measured on 36 sentences
+/// with 90 wanted values, 57 of them there: from 0.35 on 24 of 25 choices were right, from 0.1 to 0.35 12 of 14, below 9 of 25.
+/// The steps are lower than that, because a form may want what its texts seldom say.
+const SCALE: [(f32, f32); 7] = [
+    (0.0, 0.03),
+    (0.03, 0.25),
+    (0.1, 0.45),
+    (0.2, 0.6),
+    (0.35, 0.75),
+    (0.6, 0.88),
     (1.0, 0.95),
 ];
 
@@ -78,7 +81,7 @@ pub(crate) fn tokens(entities: usize) -> u32 {
         .saturating_add(16)
 }
 
-/// The value of an entity in the model's answer and where it stands there, quotes included; also of an answer that was cut.
+/// The value of an entity in the model's answer and where it stands there, without its quotes; also of an answer that was cut.
 pub(crate) fn value_in(answer: &str, name: &str) -> Option<(String, std::ops::Range<usize>)> {
     let quoted = Value::from(key(name)).to_string();
     let mut from = 0;
@@ -90,7 +93,9 @@ pub(crate) fn value_in(answer: &str, name: &str) -> Option<(String, std::ops::Ra
             let start = answer.len() - value.len();
             let mut stream = serde_json::Deserializer::from_str(value).into_iter::<String>();
             let parsed = stream.next()?.ok()?;
-            return Some((parsed, start..start + stream.byte_offset()));
+            let end = start + stream.byte_offset();
+            // Without the quotes: whether a comma or the end comes next says nothing about the value.
+            return Some((parsed, start + 1..end - 1));
         }
         from = at;
     }
@@ -117,7 +122,7 @@ mod tests {
         let answer = r#"{"city": "São \"P\"", "person":"city", "shop": "Ac"#;
         assert_eq!(value_in(answer, "city").unwrap().0, "São \"P\"");
         let (value, range) = value_in(answer, "person").unwrap();
-        assert_eq!((value.as_str(), &answer[range]), ("city", "\"city\""));
+        assert_eq!((value.as_str(), &answer[range]), ("city", "city"));
         assert_eq!(value_in(answer, "shop"), None);
         assert_eq!(value_in(answer, "colour"), None);
     }
@@ -126,6 +131,6 @@ mod tests {
     fn confidence_rises_with_probability() {
         let steps: Vec<f32> = (0..=20).map(|step| confidence(step as f32 / 20.0)).collect();
         assert!(steps.windows(2).all(|pair| pair[0] <= pair[1]), "{steps:?}");
-        assert!(confidence(0.3) < 0.5 && confidence(0.5) > 0.6 && confidence(1.0) > 0.9);
+        assert!(confidence(0.1) < 0.5 && confidence(0.5) > 0.7 && confidence(1.0) > 0.9);
     }
 }

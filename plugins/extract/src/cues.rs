@@ -55,7 +55,7 @@ const EMPTY: [&str; 44] = [
 ];
 
 /// What else people write: (word of the entity's name or description, its companions).
-const COMPANIONS: [(&str, &[&str]); 25] = [
+const COMPANIONS: [(&str, &[&str]); 26] = [
     (
         "incident",
         &["happened", "happen", "occurred", "accident", "took place", "booked"],
@@ -63,6 +63,7 @@ const COMPANIONS: [(&str, &[&str]); 25] = [
     ("accident", &["happened", "occurred", "crash", "incident"]),
     ("birth", &["born", "birthday", "dob", "date of birth"]),
     ("birthday", &["born", "birth", "dob"]),
+    ("order", &["purchase", "ordered", "parcel", "delivery"]),
     ("purchase", &["bought", "purchased", "ordered", "paid"]),
     ("bought", &["purchased", "ordered"]),
     (
@@ -150,7 +151,9 @@ impl Cues {
         let left = text[start..range.start].to_lowercase();
         // What stands in another sentence is about something else.
         let left = left.rsplit(['!', '?', '\n', ';']).next().unwrap_or_default();
-        let left = left.rsplit(". ").next().unwrap_or_default();
+        // The full stop of `no. 88` ends an abbreviation: a sentence does not begin with its value.
+        let left = left.trim_end().trim_end_matches('.');
+        let left = sentence(left);
         let end = text.ceil_char_boundary((range.end + CUE_REACH / 2).min(text.len()));
         let right = text[range.end..end].to_lowercase();
         let right = right.split(['!', '?', '\n', ';', ',']).next().unwrap_or_default();
@@ -170,6 +173,18 @@ impl Cues {
         }
         strongest
     }
+}
+
+/// The last sentence of a text. The full stop of `no.` or `Mr.` does not end one.
+fn sentence(text: &str) -> &str {
+    let ends = text.match_indices(". ").map(|(at, _)| at).filter(|at| {
+        let word = text[..*at]
+            .rsplit(|c: char| !c.is_alphanumeric())
+            .next()
+            .unwrap_or_default();
+        word.chars().count() > 3 || word.contains(|c: char| c.is_ascii_digit())
+    });
+    ends.last().map_or(text, |at| &text[at + 2..])
 }
 
 /// Where the cue begins a word of the text. `deliver` finds `delivered`: a cue of five letters or more may go on.
@@ -240,6 +255,7 @@ mod tests {
         assert!(strength("birth_date", text, "3 July 2026") < 0.1);
         assert!(strength("delivery_date", "it was delivered on 2026-01-01", "2026") > 0.5);
         assert!(strength("guests", "a table for 4 please", "4") > 0.5);
+        assert!(strength("order_number", "Order no. 4471-889 was", "4471") > 0.5);
         assert!(strength("guests", "we are 4 people", "4") > 0.5);
     }
 }

@@ -136,13 +136,6 @@ pub(crate) fn ask_model(
         json_schema: Some(ask::schema(&wanted)),
     };
     let generated = generate(model, &request)?;
-    eprintln!(
-        "DEBUG {} {:?}",
-        generated.text,
-        (0..generated.text.len())
-            .map(|i| (i, generated.probability(i, i + 1)))
-            .collect::<Vec<_>>()
-    );
     let mut answers: Vec<(usize, Answer)> = Vec::new();
     for (index, entity, offers) in offers {
         let Some((value, range)) = ask::value_in(&generated.text, &entity.name) else {

@@ -23,18 +23,25 @@ pub(crate) enum Shape {
     Place,
     /// A capitalised name of a company and the like.
     Organisation,
+    /// Something bought or used, in the words of the text.
+    Product,
     /// Anything else: a thing, in the words of the text.
     Thing,
 }
 
-const THINGS: [&str; 26] = [
+const PRODUCTS: [&str; 9] = [
     "product",
     "item",
     "article",
     "device",
     "appliance",
-    "service",
     "goods",
+    "object",
+    "equipment",
+    "machine",
+];
+const THINGS: [&str; 18] = [
+    "service",
     "vehicle",
     "car",
     "food",
@@ -47,14 +54,15 @@ const THINGS: [&str; 26] = [
     "subject",
     "software",
     "app",
-    "object",
     "animal",
     "pet",
     "symptom",
     "allergy",
     "profession",
-    "job",
 ];
+/// What people say of a product they write about.
+const PRODUCT_WORDS: &str = " bought ordered purchased broken broke leaks leaking stopped works work working arrived delivered defective \
+damaged faulty return returned heat noise lid stock need ";
 const CODES: [&str; 19] = [
     "number",
     "no",
@@ -165,7 +173,8 @@ impl Shape {
             let words = words(text);
             let has = |known: &[&str]| words.iter().any(|word| known.contains(&word.trim_end_matches("'s")));
             for (known, shape) in [
-                (THINGS.as_slice(), Self::Thing),
+                (PRODUCTS.as_slice(), Self::Product),
+                (&THINGS, Self::Thing),
                 (&CODES, Self::Code),
                 (&ORGANISATIONS, Self::Organisation),
                 (&PLACES, Self::Place),
@@ -222,6 +231,7 @@ pub(crate) fn phrases(shape: Shape, text: &str, taken: &[Range<usize>]) -> Vec<P
     let words = split(text);
     let mut found = match shape {
         Shape::Code => codes(text, &words),
+        Shape::Product => products(text, &words),
         Shape::Thing => things(text, &words),
         Shape::Person | Shape::Place | Shape::Organisation => names(shape, text, &words),
     };
@@ -325,28 +335,49 @@ fn surroundings(shape: Shape, words: &[Word], index: usize, inside: &[&str], tex
     let titled = listed(TITLES, before(1));
     let company = inside.iter().any(|word| listed(COMPANY_WORDS, word));
     let located = listed("in near from to at between", before(1));
-    let introduced = match (before(3), before(2), before(1)) {
+    let introduced = matches!(
+        (before(3), before(2), before(1)),
         ("my", "name", "is")
-        | (_, "i", "am")
-        | (_, "this", "is")
-        | (_, _, "i'm" | "regards" | "sincerely" | "yours" | "named" | "called") => true,
-        (_, "spoke" | "talked" | "regards", "to" | "with" | "from") => true,
-        _ => false,
-    };
+            | (_, "i", "am")
+            | (_, "this", "is")
+            | (_, _, "i'm" | "regards" | "sincerely" | "yours" | "named" | "called")
+            | (_, "spoke" | "talked" | "regards", "to" | "with" | "from")
+    );
     let last_line = text[words[index].range.start..].trim_end().len() == inside.join(" ").len();
     match shape {
         Shape::Person if company => None,
-        Shape::Person if titled || introduced => Some(0.3),
+        Shape::Person if titled => Some(0.5),
+        Shape::Person if introduced => Some(0.35),
         Shape::Person if last_line && inside.len() >= 2 && words[index].first => Some(0.2),
         Shape::Person if located => Some(-0.3),
         Shape::Place if titled || company || introduced => None,
-        Shape::Place if located => Some(0.1),
+        Shape::Place if located => Some(0.15),
         Shape::Place => Some(-0.15),
         Shape::Organisation if titled => None,
         Shape::Organisation if company => Some(0.25),
         Shape::Organisation if located && before(1) == "in" || introduced => Some(-0.25),
         _ => Some(0.0),
     }
+}
+
+/// Things; words beside them that are said of goods speak for them.
+fn products(text: &str, words: &[Word]) -> Vec<Phrase> {
+    let mut found = things(text, words);
+    for phrase in &mut found {
+        let first = words
+            .iter()
+            .position(|word| word.range.start >= phrase.range.start)
+            .unwrap_or(0);
+        let last = words
+            .iter()
+            .rposition(|word| word.range.end <= phrase.range.end)
+            .unwrap_or(first);
+        let near = &words[first.saturating_sub(3)..words.len().min(last + 6)];
+        if near.iter().any(|word| listed(PRODUCT_WORDS, &word.lower)) {
+            phrase.bonus = 0.15;
+        }
+    }
+    found
 }
 
 /// What stands behind an article, a possessive or a numeral, up to three words without function words.
@@ -438,8 +469,8 @@ mod tests {
 
     #[test]
     fn what_rules_found_is_left_out() {
-        let text = "order 4471 from a@b.de";
-        assert!(phrases(Shape::Code, text, &[6..10]).is_empty());
+        let order = 6..10;
+        assert!(phrases(Shape::Code, "order 4471 from a@b.de", std::slice::from_ref(&order)).is_empty());
     }
 
     #[test]

@@ -152,3 +152,57 @@ pub(crate) async fn refusal(plugin: &Plugin, settings: &Value) -> PluginError {
         other => panic!("{settings}: expected a refusal, got {other:?}"),
     }
 }
+
+/// Every span must hold exactly its field's content.
+pub(crate) fn check_spans(output: &Value, data: &Value) {
+    let names: Vec<&str> = output["missing"]
+        .as_array()
+        .expect("an extraction has the contract's shape")
+        .iter()
+        .map(|name| name.as_str().expect("an extraction has the contract's shape"))
+        .collect();
+    for field in output["fields"]
+        .as_array()
+        .expect("an extraction has the contract's shape")
+    {
+        let spans = field["spans"]
+            .as_array()
+            .expect("an extraction has the contract's shape");
+        assert!(!spans.is_empty(), "{field}");
+        for span in spans {
+            let text = data
+                .pointer(
+                    span["pointer"]
+                        .as_str()
+                        .expect("an extraction has the contract's shape"),
+                )
+                .and_then(Value::as_str)
+                .expect("an extraction has the contract's shape");
+            let (offset, length) = (
+                span["offset"].as_u64().expect("an extraction has the contract's shape") as usize,
+                span["length"].as_u64().expect("an extraction has the contract's shape") as usize,
+            );
+            let content: String = text.chars().skip(offset).take(length).collect();
+            assert_eq!(field["content"], content, "{field}");
+        }
+        let confidence = field["confidence"]
+            .as_f64()
+            .expect("an extraction has the contract's shape");
+        assert!((0.0..=1.0).contains(&confidence), "{field}");
+        assert!(
+            !names.contains(&field["name"].as_str().expect("an extraction has the contract's shape")),
+            "found and missing: {field}"
+        );
+    }
+}
+
+/// The value of a field; null when it is missing.
+pub(crate) fn value(output: &Value, name: &str) -> Value {
+    let fields = output["fields"]
+        .as_array()
+        .expect("an extraction has the contract's shape");
+    fields
+        .iter()
+        .find(|field| field["name"] == name)
+        .map_or(Value::Null, |field| field["value"].clone())
+}

@@ -55,7 +55,7 @@ pub(crate) fn component(module: &str) -> Vec<u8> {
     let mut module = wat::parse_str(module).unwrap();
     let mut resolve = Resolve::default();
     let (package, _) = resolve
-        .push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/1.0.0"))
+        .push_dir(Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../wit/1.0.0"))
         .unwrap();
     let world = resolve.select_world(&[package], Some("validator")).unwrap();
     wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();

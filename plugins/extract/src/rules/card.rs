@@ -52,7 +52,7 @@ fn runs(text: &str) -> Vec<Vec<Range<usize>>> {
             .is_some_and(|last| matches!(&text[last.end..start], " " | "-" | "\u{a0}"));
         match runs.last_mut() {
             Some(run) if joined => run.push(start..end),
-            _ => runs.push(vec![start..end]),
+            _ => runs.push(std::iter::once(start..end).collect()),
         }
         at = end;
     }

@@ -38,6 +38,9 @@ const MONTHS: [&[&str]; 12] = [
     &["december", "dezember", "décembre", "decembre", "diciembre", "dicembre"],
 ];
 
+/// Reads a day out of a match.
+type Reader<'a> = dyn Fn(&Captures<'_>) -> Option<Day> + 'a;
+
 /// The compiled patterns.
 #[derive(Debug)]
 pub(super) struct Dates {
@@ -61,7 +64,7 @@ impl Dates {
 
     pub(super) fn find(&self, text: &str) -> Vec<Found> {
         let mut found: Vec<Found> = Vec::new();
-        let readers: [(&Regex, &dyn Fn(&Captures<'_>) -> Option<Day>); 4] = [
+        let readers: [(&Regex, &Reader<'_>); 4] = [
             (&self.iso, &iso),
             (&self.day_month, &|c| Day::named(&c[1], &c[2], &c[3])),
             (&self.month_day, &|c| Day::named(&c[2], &c[1], &c[3])),

@@ -32,11 +32,8 @@ impl Amounts {
                 continue;
             };
             let letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-            let word = |sign: &str| sign.chars().all(char::is_alphabetic);
             // A code is a word of its own: `SEUR 5` and `5 EURO-Norm` are something else.
-            let front = captures.get(2).filter(|sign| {
-                !(word(sign.as_str()) && letter(before(text, sign.start()))) && !letter(before(text, sign.start()))
-            });
+            let front = captures.get(2).filter(|sign| !letter(before(text, sign.start())));
             let back = captures.get(6).filter(|sign| !letter(after(text, sign.end())));
             let (sign, front_used) = match (front, back) {
                 (Some(sign), _) => (sign.as_str(), true),
