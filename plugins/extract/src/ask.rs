@@ -21,7 +21,7 @@ Text: Good morning, I am Anna Berg from Zurich. The toaster I bought at Acme doe
 {"customer": "Anna Berg", "employee": null, "city": "Zurich", "product": "toaster", "shop": "Acme", "colour": null}"#;
 
 /// Probability of the model's choice and how often such a choice is right, interpolated between. Measured on 36 sentences
-/// with 90 wanted values, 57 of them there: from 0.35 on 24 of 25 choices were right, from 0.1 to 0.35 12 of 14, below 9 of 25.
+/// with 109 wanted values, 57 of them there: from 0.35 on 27 of 28 choices were right, from 0.1 to 0.35 10 of 12, below 8 of 21.
 /// The steps are lower than that, because a form may want what its texts seldom say.
 const SCALE: [(f32, f32); 7] = [
     (0.0, 0.03),
