@@ -13,19 +13,11 @@ use std::sync::Arc;
 use formwork_engine::Plugin;
 use formwork_tests::test_data;
 use serde_json::{Value, json};
-use with_models::{Shared, check_spans, generator, output, refusal, value, work};
+use with_models::{Shared, check_spans, extract, generator, output, refusal, value, work};
 
 async fn plugin() -> Arc<Plugin> {
     static SHARED: Shared = Shared::new();
     SHARED.plugin("extract", || vec![generator()]).await
-}
-
-/// Extracts from one message, and checks that every span holds exactly its field's content.
-async fn extract(plugin: &Plugin, settings: &Value, message: &str) -> Value {
-    let data = json!({ "m": message });
-    let output = output(plugin, settings, &data).await;
-    check_spans(&output, &data);
-    output
 }
 
 fn one(kind: &str) -> Value {

@@ -6,19 +6,11 @@ use std::sync::Arc;
 
 use formwork_engine::{CallError, Plugin};
 use serde_json::{Value, json};
-use with_models::{Shared, check_spans, generator, output, value, work};
+use with_models::{Shared, check_spans, extract, generator, value, work};
 
 async fn plugin() -> Arc<Plugin> {
     static SHARED: Shared = Shared::new();
     SHARED.plugin("extract", || vec![generator()]).await
-}
-
-/// Extracts from one message, and checks that every span holds exactly its field's content.
-async fn extract(plugin: &Plugin, settings: &Value, message: &str) -> Value {
-    let data = json!({ "m": message });
-    let output = output(plugin, settings, &data).await;
-    check_spans(&output, &data);
-    output
 }
 
 fn free(names: &[(&str, &str)]) -> Value {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use formwork_plugin::{Error, Problem, parse_settings};
+use formwork_plugin::{Error, Problem, is_pointer, parse_settings};
 use serde::Deserialize;
 
 use crate::limits;
@@ -205,12 +205,6 @@ impl Problems {
             self.add(at, "too-long", format!("at most {} characters", limits::MAX_LABEL_TEXT));
         }
     }
-}
-
-/// RFC 6901: empty, or segments that start with `/`, with `~` only as `~0` and `~1`.
-fn is_pointer(text: &str) -> bool {
-    let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-    (text.is_empty() || text.starts_with('/')) && escapes
 }
 
 #[cfg(test)]

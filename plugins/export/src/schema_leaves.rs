@@ -70,7 +70,7 @@ pub(crate) fn columns(form: &Form) -> Result<Vec<Column>, Error> {
         };
         let pointer = path
             .iter()
-            .map(|token| format!("/{}", token.replace('~', "~0").replace('/', "~1")))
+            .map(|token| format!("/{}", formwork_plugin::pointer_token(token)))
             .collect();
         columns.push(Column {
             name,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use formwork_plugin::{Error, Problem, parse_settings};
+use formwork_plugin::{Error, Problem, is_pointer, parse_settings, pointer_token};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -130,7 +130,7 @@ impl Settings {
         }
         let mut entities = Vec::new();
         for (name, value) in raw.entities {
-            let at = format!("/entities/{}", name.replace('~', "~0").replace('/', "~1"));
+            let at = format!("/entities/{}", pointer_token(&name));
             match parse_settings::<RawEntity>(&value.to_string()) {
                 Ok(raw) => entities.extend(problems.entity(&at, name, raw)),
                 Err(Error::InvalidSettings(inner)) => {
@@ -325,12 +325,6 @@ impl Problems {
             self.add(at, "too-long", &format!("at most {} characters", limits::MAX_TEXT));
         }
     }
-}
-
-/// RFC 6901: empty, or segments that start with `/`, with `~` only as `~0` and `~1`.
-fn is_pointer(text: &str) -> bool {
-    let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-    (text.is_empty() || text.starts_with('/')) && escapes
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ pub(crate) fn without_fragment(uri: &str) -> &str {
 
 /// A member's pointer below `parent`.
 pub(crate) fn child(parent: &str, name: &str) -> String {
-    format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"))
+    format!("{parent}/{}", formwork_plugin::pointer_token(name))
 }
 
 /// The last reference token of a pointer, unescaped.

@@ -35,6 +35,7 @@ mod convert;
 mod embedding;
 mod generate;
 mod kind;
+mod pointer;
 mod settings;
 mod text;
 
@@ -44,6 +45,7 @@ pub use bindings::types::{
 };
 pub use embedding::{Embedding, embed};
 pub use generate::{Generated, generate};
+pub use pointer::{is_pointer, pointer_token};
 pub use settings::parse_settings;
 pub use text::{Text, texts_at};
 

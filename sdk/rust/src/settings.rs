@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use crate::bindings::types::Error;
+use crate::pointer::pointer_token;
 
 /// Parses a step's settings. Absent settings (`null`) count as `{}`.
 ///
@@ -23,7 +24,7 @@ pub fn parse_settings<T: DeserializeOwned>(settings: &str) -> Result<T, Error> {
                 Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
                 Segment::Map { key } => {
                     pointer.push('/');
-                    pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                    pointer.push_str(&pointer_token(key));
                 }
                 Segment::Enum { .. } | Segment::Unknown => {}
             }

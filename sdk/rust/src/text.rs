@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::pointer::pointer_token;
+
 /// A string of the submission's data and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
@@ -41,8 +43,7 @@ fn collect(value: &Value, pointer: String, texts: &mut Vec<Text>) {
         }
         Value::Object(members) => {
             for (key, member) in members {
-                let key = key.replace('~', "~0").replace('/', "~1");
-                collect(member, format!("{pointer}/{key}"), texts);
+                collect(member, format!("{pointer}/{}", pointer_token(key)), texts);
             }
         }
         _ => {}

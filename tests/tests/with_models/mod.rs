@@ -206,3 +206,11 @@ pub(crate) fn value(output: &Value, name: &str) -> Value {
         .find(|field| field["name"] == name)
         .map_or(Value::Null, |field| field["value"].clone())
 }
+
+/// Extracts from one message, and checks that every span holds exactly its field's content.
+pub(crate) async fn extract(plugin: &Plugin, settings: &Value, message: &str) -> Value {
+    let data = json!({ "m": message });
+    let output = output(plugin, settings, &data).await;
+    check_spans(&output, &data);
+    output
+}
