@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use formwork_engine::{Engine, EngineOptions, FormInput, Grant, Plugin, SubmissionInput};
+use formwork_engine::{Engine, EngineOptions, FormInput, Grant, Plugin, Setup, SubmissionInput};
 use formwork_inference::{Inference, Options};
 use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
@@ -55,6 +55,11 @@ pub fn form(schema: &Value) -> FormInput {
         schema: schema.to_string(),
         schemas: Vec::new(),
     }
+}
+
+/// A form with this schema, and a step's settings.
+pub fn setup(schema: &Value, settings: &Value) -> Setup {
+    Setup::new(form(schema), settings.to_string())
 }
 
 /// A submission of this data.

@@ -6,8 +6,8 @@
     reason = "a test that cannot go on says where"
 )]
 
-use formwork_engine::{CallContext, CallError, FormInput, Frame, Plugin, SubmissionInput};
-use formwork_tests::{form, install, submission};
+use formwork_engine::{CallContext, CallError, FormInput, Frame, Plugin, Setup, SubmissionInput};
+use formwork_tests::{form, install, setup, submission};
 use serde_json::{Value, json};
 
 fn context() -> CallContext {
@@ -19,15 +19,15 @@ fn context() -> CallContext {
 
 /// `begin`, one `export` a submission, `end`, concatenated.
 async fn file(plugin: &Plugin, form: &FormInput, settings: &Value, submissions: &[SubmissionInput]) -> Vec<u8> {
-    let settings = settings.to_string();
+    let setup = Setup::new(form.clone(), settings.to_string());
     let mut file = plugin
-        .export_frame(form, &settings, Frame::Begin, context())
+        .export_frame(&setup, Frame::Begin, context())
         .await
         .result
         .expect("begin works");
     for submission in submissions {
         let output = plugin
-            .work(form, &settings, submission, context())
+            .work(&setup, submission, context())
             .await
             .result
             .expect("export works");
@@ -36,7 +36,7 @@ async fn file(plugin: &Plugin, form: &FormInput, settings: &Value, submissions: 
     }
     file.extend(
         plugin
-            .export_frame(form, &settings, Frame::End, context())
+            .export_frame(&setup, Frame::End, context())
             .await
             .result
             .expect("end works"),
@@ -236,9 +236,7 @@ async fn wrong_settings_are_refused_with_their_place() {
         (json!({"delimiter": ";"}), "/delimiter"),
     ];
     for (settings, pointer) in cases {
-        let report = plugin
-            .prepare(&form(&json!(true)), &settings.to_string(), context())
-            .await;
+        let report = plugin.prepare(&setup(&json!(true), &settings), context()).await;
         match report.result {
             Err(CallError::Plugin(error)) => {
                 let problem = error.problems.first().expect("a refusal has problems");

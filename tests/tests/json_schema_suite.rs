@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use formwork_engine::{CallContext, Plugin};
+use formwork_engine::{CallContext, Plugin, Setup};
 use formwork_tests::{form, install, submission, test_data};
 use serde_json::{Value, json};
 
@@ -133,14 +133,13 @@ async fn run(plugin: &Plugin, suite: &Path, draft: &Draft, files: &[PathBuf], fo
                     .map(|(uri, schema)| (uri.clone(), schema.clone()))
                     .collect();
             }
+            let setup = Setup::new(input, settings.as_str());
             for test in group["tests"].as_array().expect("a group holds tests") {
                 let context = CallContext {
                     owner: "test".into(),
                     ..CallContext::default()
                 };
-                let report = plugin
-                    .work(&input, &settings, &submission(&test["data"]), context)
-                    .await;
+                let report = plugin.work(&setup, &submission(&test["data"]), context).await;
                 tally.walls.push(report.usage.wall);
                 let name = format!(
                     "{}/{}: {} / {}",

@@ -6,7 +6,7 @@
     reason = "a test that cannot go on says where"
 )]
 
-use formwork_engine::{CallContext, CallError, FormInput, Plugin, PluginError};
+use formwork_engine::{CallContext, CallError, FormInput, Plugin, PluginError, Setup};
 use formwork_tests::{form, install, submission};
 use serde_json::{Value, json};
 
@@ -16,7 +16,11 @@ async fn output(plugin: &Plugin, form: &FormInput, settings: &Value, data: &Valu
         ..CallContext::default()
     };
     let report = plugin
-        .work(form, &settings.to_string(), &submission(data), context)
+        .work(
+            &Setup::new(form.clone(), settings.to_string()),
+            &submission(data),
+            context,
+        )
         .await;
     report
         .result
@@ -29,7 +33,11 @@ async fn refusal(plugin: &Plugin, form: &FormInput, settings: &Value) -> PluginE
         owner: "test".into(),
         ..CallContext::default()
     };
-    match plugin.prepare(form, &settings.to_string(), context).await.result {
+    match plugin
+        .prepare(&Setup::new(form.clone(), settings.to_string()), context)
+        .await
+        .result
+    {
         Err(CallError::Plugin(error)) => error,
         other => panic!("{}: expected a refusal, got {other:?}", form.schema),
     }

@@ -24,6 +24,7 @@ mod options;
 mod output;
 mod plugin;
 mod self_test;
+mod setup;
 mod state;
 mod ticker;
 
@@ -36,3 +37,4 @@ pub use limits::{Limit, LimitExceeded, Limits};
 pub use meter::Usage;
 pub use options::EngineOptions;
 pub use plugin::Plugin;
+pub use setup::Setup;

@@ -20,7 +20,7 @@ use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::output::BoundedOutput;
 use crate::state::State;
-use crate::{CallContext, CallError, FormInput, Frame, Kind, Output, Report, SubmissionInput, convert, metrics};
+use crate::{CallContext, CallError, Frame, Kind, Output, Report, Setup, SubmissionInput, convert, metrics};
 
 /// A component ready to instantiate, typed by its world.
 pub(crate) enum World {
@@ -86,8 +86,8 @@ impl Plugin {
     /// Runs `prepare` alone: do the settings and the form's schema fit?
     ///
     /// The answer's errors carry pointers into the settings or the schema.
-    pub async fn prepare(&self, form: &FormInput, settings: &str, context: CallContext) -> Report<()> {
-        let report = self.call(form, settings, Work::Prepare, context).await;
+    pub async fn prepare(&self, setup: &Setup, context: CallContext) -> Report<()> {
+        let report = self.call(setup, Work::Prepare, context).await;
         Report {
             result: report.result.map(|_| ()),
             usage: report.usage,
@@ -96,25 +96,13 @@ impl Plugin {
     }
 
     /// Runs `prepare` and the work function in a fresh instance.
-    pub async fn work(
-        &self,
-        form: &FormInput,
-        settings: &str,
-        submission: &SubmissionInput,
-        context: CallContext,
-    ) -> Report<Output> {
-        self.call(form, settings, Work::Submission(submission), context).await
+    pub async fn work(&self, setup: &Setup, submission: &SubmissionInput, context: CallContext) -> Report<Output> {
+        self.call(setup, Work::Submission(submission), context).await
     }
 
     /// What an exporter writes before the first or after the last record.
-    pub async fn export_frame(
-        &self,
-        form: &FormInput,
-        settings: &str,
-        frame: Frame,
-        context: CallContext,
-    ) -> Report<Vec<u8>> {
-        let report = self.call(form, settings, Work::Frame(frame), context).await;
+    pub async fn export_frame(&self, setup: &Setup, frame: Frame, context: CallContext) -> Report<Vec<u8>> {
+        let report = self.call(setup, Work::Frame(frame), context).await;
         let result = report.result.map(|output| output.export.unwrap_or_default());
         Report {
             result,
@@ -123,7 +111,7 @@ impl Plugin {
         }
     }
 
-    async fn call(&self, form: &FormInput, settings: &str, work: Work<'_>, context: CallContext) -> Report<Output> {
+    async fn call(&self, setup: &Setup, work: Work<'_>, context: CallContext) -> Report<Output> {
         let meter = Meter::new(self.limits.clone());
         let stdio = BoundedOutput::default();
         let state = State::new(
@@ -134,7 +122,7 @@ impl Plugin {
             &stdio,
         );
         let store = store(&self.engine, state, context.deadline);
-        let work = self.run(store, form, settings, work, &meter);
+        let work = self.run(store, setup, work, &meter);
         let report = drive(&meter, &context, &stdio, work).await;
         self.observe(&report);
         report
@@ -143,13 +131,12 @@ impl Plugin {
     async fn run(
         &self,
         mut store: Store<State>,
-        form: &FormInput,
-        settings: &str,
+        setup: &Setup,
         work: Work<'_>,
         meter: &Meter,
     ) -> wasmtime::Result<Result<Output, CallError>> {
-        let form = convert::form(form);
-        let settings = settings.to_owned();
+        let form = convert::form(setup.form());
+        let settings = setup.settings().to_owned();
         /// Instantiates, prepares, and gives imports free; evaluates to the instance.
         macro_rules! prepared {
             ($pre:expr) => {{

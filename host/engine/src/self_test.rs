@@ -3,7 +3,7 @@
 use formwork_manifest::{Expectation, SelfTest};
 use serde_json::Value;
 
-use crate::{CallContext, CallError, FormInput, InstallError, Plugin, SubmissionInput};
+use crate::{CallContext, CallError, FormInput, InstallError, Plugin, Setup, SubmissionInput};
 
 /// Runs all vectors; the first that fails refuses the plugin.
 pub(crate) async fn run(plugin: &Plugin) -> Result<(), InstallError> {
@@ -41,9 +41,8 @@ async fn run_one(plugin: &Plugin, test: &SelfTest) -> Result<(), String> {
         correlation_id: "self-test".into(),
         ..Default::default()
     };
-    let report = plugin
-        .work(&form, &test.settings.to_string(), &submission, context)
-        .await;
+    let setup = Setup::new(form, test.settings.to_string());
+    let report = plugin.work(&setup, &submission, context).await;
     match (&test.expect, report.result) {
         (Expectation::Output(expected), Ok(output)) => difference(expected, &output.json, "").map_or(Ok(()), Err),
         (Expectation::Error(expected), Err(CallError::Plugin(error))) => {

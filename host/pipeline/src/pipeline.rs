@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use formwork_engine::{
-    CallContext, CallError, FormInput, Frame, Grant, Kind, ModelId, Output, Plugin, Report, SubmissionInput, Usage,
+    CallContext, CallError, FormInput, Frame, Grant, Kind, ModelId, Output, Plugin, Report, Setup, SubmissionInput,
+    Usage,
 };
 use formwork_tasks::{Assessment, Plan, Pool, Progress, State, Step, SubmissionStatus, Verdict};
 use serde::Serialize;
@@ -62,28 +63,32 @@ pub struct RunReport {
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     definition: Arc<FormDefinition>,
-    form: FormInput,
-    settings: Vec<String>,
+    id: String,
+    version: u32,
+    /// What `prepare` gets, one a step.
+    setups: Vec<Setup>,
 }
 
 impl Pipeline {
     /// Makes a form version ready.
     pub fn new(id: &str, version: u32, definition: Arc<FormDefinition>) -> Self {
+        let form = FormInput {
+            id: id.to_owned(),
+            version,
+            schema: definition.schema.to_string(),
+            schemas: definition
+                .schemas
+                .iter()
+                .map(|(uri, schema)| (uri.clone(), schema.to_string()))
+                .collect(),
+        };
         Self {
-            form: FormInput {
-                id: id.to_owned(),
-                version,
-                schema: definition.schema.to_string(),
-                schemas: definition
-                    .schemas
-                    .iter()
-                    .map(|(uri, schema)| (uri.clone(), schema.to_string()))
-                    .collect(),
-            },
-            settings: definition
+            id: id.to_owned(),
+            version,
+            setups: definition
                 .pipeline
                 .iter()
-                .map(|step| step.settings.to_string())
+                .map(|step| Setup::new(form.clone(), step.settings.to_string()))
                 .collect(),
             definition,
         }
@@ -96,7 +101,7 @@ impl Pipeline {
 
     /// The form's version.
     pub fn version(&self) -> u32 {
-        self.form.version
+        self.version
     }
 
     /// The steps as tasks: the pool of each follows from its plugin unless the definition names one.
@@ -135,7 +140,7 @@ impl Pipeline {
         let mut problems: Vec<Problem> = Vec::new();
         for (index, definition) in self.definition.pipeline.iter().enumerate() {
             let report = match catalog.resolve(&definition.plugin) {
-                Ok(plugin) => plugin.prepare(&self.form, &self.settings[index], context.clone()).await,
+                Ok(plugin) => plugin.prepare(&self.setups[index], context.clone()).await,
                 // It was there a moment ago, in `steps`.
                 Err(_) => continue,
             };
@@ -160,9 +165,7 @@ impl Pipeline {
     ) -> StepReport {
         match self.step(catalog, step) {
             Ok((index, plugin)) => {
-                let report = plugin
-                    .work(&self.form, &self.settings[index], submission, context)
-                    .await;
+                let report = plugin.work(&self.setups[index], submission, context).await;
                 StepReport {
                     plugin: Some(PluginIdentity::of(&plugin)),
                     report,
@@ -184,10 +187,7 @@ impl Pipeline {
         context: CallContext,
     ) -> Result<Vec<u8>, CallError> {
         let (index, plugin) = self.step(catalog, step)?;
-        plugin
-            .export_frame(&self.form, &self.settings[index], frame, context)
-            .await
-            .result
+        plugin.export_frame(&self.setups[index], frame, context).await.result
     }
 
     /// Runs every step in order, without a store: what `formwork run` and the demo do. A step that fails ends the run.
@@ -267,7 +267,7 @@ impl Pipeline {
             .iter()
             .enumerate()
             .find(|(_, step)| step.name == name)
-            .ok_or_else(|| CallError::Host(format!("form {} has no step `{name}`", self.form.id)))?;
+            .ok_or_else(|| CallError::Host(format!("form {} has no step `{name}`", self.id)))?;
         let plugin = catalog
             .resolve(&definition.plugin)
             .map_err(|error: UnknownPlugin| CallError::Host(error.to_string()))?;

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use formwork_engine::{CallContext, CallError, Engine, EngineOptions, Grant, Plugin, PluginError, Report};
 use formwork_inference::{FileSpec, Inference, ModelSpec, ModelTask, Options};
-use formwork_tests::{build, form, submission};
+use formwork_tests::{build, setup, submission};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -124,8 +124,7 @@ fn context() -> CallContext {
 pub(crate) async fn work(plugin: &Plugin, settings: &Value, data: &Value) -> Report<formwork_engine::Output> {
     plugin
         .work(
-            &form(&json!({ "type": "object" })),
-            &settings.to_string(),
+            &setup(&json!({ "type": "object" }), settings),
             &submission(data),
             context(),
         )
@@ -144,7 +143,7 @@ pub(crate) async fn output(plugin: &Plugin, settings: &Value, data: &Value) -> V
 /// Why `prepare` refuses these settings.
 pub(crate) async fn refusal(plugin: &Plugin, settings: &Value) -> PluginError {
     match plugin
-        .prepare(&form(&json!({ "type": "object" })), &settings.to_string(), context())
+        .prepare(&setup(&json!({ "type": "object" }), settings), context())
         .await
         .result
     {

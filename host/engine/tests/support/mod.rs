@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use formwork_engine::{
-    CallContext, Engine, EngineOptions, FormInput, Grant, InstallError, Output, Plugin, Report, SubmissionInput,
+    CallContext, Engine, EngineOptions, FormInput, Grant, InstallError, Output, Plugin, Report, Setup, SubmissionInput,
 };
 use formwork_inference::{Inference, Options};
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ pub(crate) fn submission() -> SubmissionInput {
 }
 
 pub(crate) async fn work(plugin: &Plugin, context: CallContext) -> Report<Output> {
-    plugin.work(&form(), "{}", &submission(), context).await
+    plugin.work(&Setup::new(form(), "{}"), &submission(), context).await
 }
 
 /// Installs and calls once.
