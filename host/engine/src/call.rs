@@ -79,6 +79,16 @@ pub struct Report<T> {
     pub models: Vec<ModelId>,
 }
 
+impl<T> Report<T> {
+    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> Report<U> {
+        Report {
+            result: self.result.map(map),
+            usage: self.usage,
+            models: self.models,
+        }
+    }
+}
+
 /// The answer of a work function.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
@@ -110,17 +120,18 @@ enum Stop {
 
 /// Makes the store of a call and arms its limits.
 pub(crate) fn store(engine: &wasmtime::Engine, state: State, deadline: Option<Instant>) -> Store<State> {
-    let meter = Arc::clone(&state.meter);
-    let cancel = state.inference_call.cancel.clone();
+    let lift = state.meter.limits.output_bytes.max(state.meter.limits.host_call_bytes);
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);
     store.set_max_component_handles(MAX_HANDLES);
     // Bounds what one lift may allocate on the host: answers and arguments alike.
-    let lift = meter.limits.output_bytes.max(meter.limits.host_call_bytes);
     store.set_hostcall_fuel(usize::try_from(lift).unwrap_or(usize::MAX));
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| {
-        if cancel.is_cancelled() {
+    store.epoch_deadline_callback(move |store| {
+        let State {
+            meter, inference_call, ..
+        } = store.data();
+        if inference_call.cancel.is_cancelled() {
             return Err(Stop::Cancelled.into());
         }
         let cpu_ms = meter.cpu.running_ns() / 1_000_000;
@@ -129,7 +140,7 @@ pub(crate) fn store(engine: &wasmtime::Engine, state: State, deadline: Option<In
         }
         let now = Instant::now();
         if now > meter.wall_limit() {
-            return Err(exceed_wall(&meter, now).into());
+            return Err(exceed_wall(meter, now).into());
         }
         if deadline.is_some_and(|deadline| now > deadline) {
             return Err(Stop::Deadline.into());

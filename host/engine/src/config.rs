@@ -3,10 +3,11 @@
 
 use std::num::NonZeroUsize;
 
-use wasmtime::{Cache, CacheConfig, Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
+use crate::EngineOptions;
 use crate::limits::{MAX_INSTANCES, MAX_MEMORIES, MAX_TABLES};
-use crate::{EngineOptions, Error};
+use crate::slot_reset::Reset;
 
 /// Host functions get what is left of the fiber's stack after the guest's share.
 const GUEST_STACK_BYTES: usize = 512 << 10;
@@ -24,7 +25,8 @@ const TABLE_ELEMENTS: usize = 100_000;
 /// Host-side state of one component instance, bytes.
 const COMPONENT_INSTANCE_BYTES: usize = 8 << 20;
 
-pub(crate) fn engine_config(options: &EngineOptions) -> Result<Config, Error> {
+/// What decides the machine code: the same in the compiler's process and in the engine that runs it.
+pub(crate) fn compiler_config() -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
@@ -41,30 +43,23 @@ pub(crate) fn engine_config(options: &EngineOptions) -> Result<Config, Error> {
         .shared_memory(false)
         .wasm_relaxed_simd(false)
         .relaxed_simd_deterministic(true)
-        .parallel_compilation(true)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(options)));
-    if let Some(folder) = &options.cache_folder {
-        std::fs::create_dir_all(folder).map_err(|source| Error::CacheFolder {
-            folder: folder.clone(),
-            message: source.to_string(),
-        })?;
-        let mut cache = CacheConfig::new();
-        cache.with_directory(folder);
-        let cache = Cache::new(cache).map_err(|error| Error::CacheFolder {
-            folder: folder.clone(),
-            message: format!("{error:#}"),
-        })?;
-        config.cache(Some(cache));
-    }
-    Ok(config)
+        .parallel_compilation(true);
+    config
 }
 
-fn pooling(options: &EngineOptions) -> PoolingAllocationConfig {
+/// The engine that runs guests, in slots that are reset as `reset` says.
+pub(crate) fn engine_config(options: &EngineOptions, reset: Reset) -> Config {
+    let mut config = compiler_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(options, reset)));
+    config
+}
+
+fn pooling(options: &EngineOptions, reset: Reset) -> PoolingAllocationConfig {
     let slots = options.slots.max(1);
     let mut pooling = PoolingAllocationConfig::new();
     pooling
         .total_component_instances(slots)
-        .total_core_instances(slots.saturating_mul(8))
+        .total_core_instances(slots.saturating_mul(16))
         .total_memories(slots.saturating_mul(2))
         .total_tables(slots.saturating_mul(4))
         .total_stacks(slots)
@@ -76,6 +71,10 @@ fn pooling(options: &EngineOptions) -> PoolingAllocationConfig {
         .max_tables_per_component(u32::try_from(MAX_TABLES).unwrap_or(u32::MAX))
         .linear_memory_keep_resident(options.keep_resident_bytes)
         .table_keep_resident(64 << 10)
-        .max_unused_warm_slots(slots);
+        .max_unused_warm_slots(slots)
+        .pagemap_scan(match reset {
+            Reset::Scan => Enabled::Yes,
+            Reset::Decommit => Enabled::No,
+        });
     pooling
 }

@@ -1,11 +1,12 @@
 //! What can go wrong: with the engine, with an install, with a call.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use formwork_manifest::Grant;
 use serde::Serialize;
 
-use crate::LimitExceeded;
+use crate::{CompileOptions, LimitExceeded};
 
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +23,12 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
-    /// The epoch thread could not be started.
-    #[error("starting the epoch thread: {0}")]
-    Ticker(std::io::Error),
+    /// A thread of the engine could not be started.
+    #[error("starting a thread of the engine: {0}")]
+    Thread(std::io::Error),
+    /// Resetting slots by scan was asked for where it is not safe.
+    #[error("slot_reset = \"scan\" is not safe here: {0}; use \"auto\" or \"decommit\"")]
+    SlotReset(String),
 }
 
 /// Why a component was not installed. Nothing is kept of it.
@@ -53,6 +57,20 @@ pub enum InstallError {
         /// The most accepted.
         limit: usize,
     },
+    /// Compiling it took more time or memory than it may.
+    #[error(
+        "compiling the component needs more than {} s or {} MiB: {how} (engine.compile in the configuration)",
+        limits.seconds, limits.memory_bytes >> 20
+    )]
+    CompileLimit {
+        /// What it may use.
+        limits: CompileOptions,
+        /// How its compiler ended.
+        how: String,
+    },
+    /// The compiler's process could not be run.
+    #[error("compiling the component: {0}")]
+    Compiler(String),
     /// The manifest asks for a grant that the operator has not given.
     #[error(
         "plugin {plugin} asks for the grant `{grant}` (\"{reason}\"), which is not allowed: add it under \
@@ -116,6 +134,8 @@ impl InstallError {
             Self::Manifest(_) => "plugin-manifest",
             Self::Invalid(_) => "plugin-invalid",
             Self::TooManyFunctions { .. } => "plugin-too-many-functions",
+            Self::CompileLimit { .. } => "plugin-compile-limit",
+            Self::Compiler(_) => "plugin-compiler",
             Self::NotGranted { .. } => "plugin-not-granted",
             Self::UndeclaredGrant { .. } => "plugin-undeclared-grant",
             Self::ForbiddenImports { .. } => "plugin-forbidden-import",
@@ -124,6 +144,35 @@ impl InstallError {
             Self::SelfTest { .. } => "plugin-self-test",
         }
     }
+}
+
+/// Why there is no snapshot. Calls take the plain path: a fresh instance, `prepare`, work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// Snapshots are switched off.
+    #[error("snapshots are switched off (engine.snapshots.enabled)")]
+    Disabled,
+    /// The plugin's state cannot be taken out of it.
+    #[error("the plugin cannot be snapshotted: {0}")]
+    Unsupported(Arc<str>),
+    /// `prepare` did not end well.
+    #[error("prepare failed: {0}")]
+    Prepare(String),
+    /// It is larger than all snapshots together may be.
+    #[error("the snapshot has {bytes} bytes, more than engine.snapshots.memory_bytes = {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Too many are waiting to be made; the next call asks again.
+    #[error("too many snapshots are waiting to be made")]
+    Busy,
+    /// The engine is going down.
+    #[error("the engine is stopping")]
+    Stopped,
 }
 
 /// Something wrong with what a plugin was given.

@@ -9,10 +9,13 @@ use formwork_manifest::{Digest, Grant, Manifest};
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wasmtime::component::Component;
 
+use crate::compile::Compiler;
 use crate::config::engine_config;
 use crate::limits::{Limits, MAX_COMPONENT_BYTES, MAX_FUNCTIONS, MAX_MEMORIES, MAX_TABLES};
 use crate::linker::{Need, linker, need};
-use crate::plugin::World;
+use crate::sandbox::Sandbox;
+use crate::slot_reset::{self, Reset};
+use crate::snapshot::{Code, Disk, Keeper, Origin, Split, split};
 use crate::ticker::Ticker;
 use crate::{EngineOptions, Error, InstallError, Plugin, self_test};
 
@@ -27,6 +30,9 @@ struct Inner {
     engine: wasmtime::Engine,
     inference: Inference,
     options: EngineOptions,
+    compiler: Compiler,
+    snapshots: Arc<Keeper>,
+    reset_watch: Arc<slot_reset::Watch>,
     _ticker: Ticker,
 }
 
@@ -36,15 +42,41 @@ impl Engine {
     /// # Errors
     /// See [`Error`]: a configuration the machine cannot bear, an unusable cache folder.
     pub fn new(options: EngineOptions, inference: Inference) -> Result<Self, Error> {
-        let config = engine_config(&options)?;
+        let reset = slot_reset::choose(options.slot_reset)?;
+        let config = engine_config(&options, reset);
         let engine = wasmtime::Engine::new(&config).map_err(|error| Error::Engine(format!("{error:#}")))?;
-        let ticker = Ticker::start(&engine, Duration::from_millis(options.epoch_ms.max(1)))?;
+        let reset_watch = Arc::new(slot_reset::Watch::default());
+        let watch = Arc::clone(&reset_watch);
+        let every_second = move || {
+            if reset == Reset::Scan {
+                watch.look();
+            }
+        };
+        let ticker = Ticker::start(&engine, Duration::from_millis(options.epoch_ms.max(1)), every_second)?;
+        let disk = match &options.cache_folder {
+            Some(folder) if options.snapshots.enabled => {
+                let opened = Disk::open(folder.join("snapshots"), options.snapshots.disk_bytes);
+                Some(opened.map_err(|error| Error::CacheFolder {
+                    folder: folder.clone(),
+                    message: error.to_string(),
+                })?)
+            }
+            _ => None,
+        };
         Ok(Self(Arc::new(Inner {
+            compiler: Compiler::new(&engine, &options)?,
+            snapshots: Arc::new(Keeper::start(options.snapshots.clone(), disk)?),
             engine,
             inference,
             options,
+            reset_watch,
             _ticker: ticker,
         })))
+    }
+
+    /// What an operator must know of the sandboxes' safety, if anything: swap was added while slots are reset by scan.
+    pub fn warning(&self) -> Option<&'static str> {
+        self.0.reset_watch.warning()
     }
 
     /// Installs a component: checks its validity, manifest, imports against `grants`, world and resources, compiles
@@ -55,43 +87,85 @@ impl Engine {
     /// # Errors
     /// See [`InstallError`]; each names what is wrong and where.
     pub async fn install(&self, component: Vec<u8>, grants: &BTreeSet<Grant>) -> Result<Arc<Plugin>, InstallError> {
+        let Inner { options, snapshots, .. } = &*self.0;
+        let (manifest, needs) = check_file(&component)?;
+        check_grants(&manifest, grants)?;
+        let limits = Limits::effective(&manifest.limits, &options.defaults, &options.caps);
+        needs.check(&limits)?;
+        let origin = self.origin(&component, &manifest, limits).await?;
+        let (digest, size) = (Digest::of(&component), component.len());
+        let plugin = Plugin::new(manifest, digest, size, Arc::new(origin), Arc::clone(snapshots));
+        self_test::run(&plugin).await?;
+        Ok(Arc::new(plugin))
+    }
+
+    /// The plugin with its state split from its code; where that is not possible, as it is.
+    async fn origin(&self, component: &[u8], manifest: &Manifest, limits: Limits) -> Result<Origin, InstallError> {
+        let whole = |reason: String| async {
+            tracing::warn!(
+                plugin = manifest.name,
+                reason,
+                "it cannot be snapshotted: every call prepares anew"
+            );
+            let sandbox = self.sandbox(component, None, manifest, limits.clone())?;
+            let base = sandbox.base().await.map_err(|error| wrong_world(manifest, &error))?;
+            Ok(Origin::new(sandbox, base, String::new(), Some(reason.into())))
+        };
+        let split = match split(component) {
+            Ok(split) => split,
+            Err(reason) => return whole(reason.to_string()).await,
+        };
+        let code_key = Digest::of(&split.component).to_string();
+        let code_key = code_key.rsplit(':').next().unwrap_or_default().to_owned();
+        let sandbox = self.sandbox(component, Some(split), manifest, limits.clone())?;
+        match sandbox.base().await {
+            Ok(base) => Ok(Origin::new(sandbox, base, code_key, None)),
+            Err(error) => whole(format!("its start does not end well: {error}")).await,
+        }
+    }
+
+    fn sandbox(
+        &self,
+        component: &[u8],
+        split: Option<Split>,
+        manifest: &Manifest,
+        limits: Limits,
+    ) -> Result<Sandbox, InstallError> {
         let Inner {
             engine,
             inference,
-            options,
+            compiler,
             ..
         } = &*self.0;
-        let manifest = check_file(&component)?;
-        check_grants(&manifest, grants)?;
-        let compiled = compile(engine, &component)?;
-        check_imports(engine, &compiled, &manifest)?;
-        let limits = Limits::effective(&manifest.limits, &options.defaults, &options.caps);
-        check_resources(&compiled, &limits)?;
-        let wrong_world = |error: wasmtime::Error| InstallError::WrongWorld {
-            kind: manifest.kind,
-            message: format!("{error:#}"),
+        let compiled = compiler.compile(split.as_ref().map_or(component, |split| &split.component))?;
+        check_imports(engine, &compiled, split.as_ref(), manifest)?;
+        let linker = linker(engine, &manifest.grants.keys().copied().collect())
+            .map_err(|error| wrong_world(manifest, &error))?;
+        let code = match split {
+            Some(split) => Code::split(compiled, linker, manifest.kind, split),
+            None => Code::whole(compiled, linker, manifest.kind),
         };
-        let world = linker(engine, &manifest.grants.keys().copied().collect())
-            .and_then(|linker| linker.instantiate_pre(&compiled))
-            .and_then(|pre| World::new(manifest.kind, pre))
-            .map_err(wrong_world)?;
-        let plugin = Plugin {
+        // Missing exports show here, before anything runs.
+        code.pristine().map_err(|error| wrong_world(manifest, &error))?;
+        Ok(Sandbox {
             engine: engine.clone(),
             inference: inference.clone(),
             name: manifest.name.as_str().into(),
-            digest: Digest::of(&component),
-            size: component.len(),
             limits,
-            world,
-            manifest,
-        };
-        self_test::run(&plugin).await?;
-        Ok(Arc::new(plugin))
+            code,
+        })
+    }
+}
+
+fn wrong_world(manifest: &Manifest, error: &impl std::fmt::Display) -> InstallError {
+    InstallError::WrongWorld {
+        kind: manifest.kind,
+        message: format!("{error:#}"),
     }
 }
 
 /// Size, WebAssembly validity, number of functions, manifest: all before the compiler sees the file.
-fn check_file(component: &[u8]) -> Result<Manifest, InstallError> {
+fn check_file(component: &[u8]) -> Result<(Manifest, Needs), InstallError> {
     if component.len() > MAX_COMPONENT_BYTES {
         return Err(InstallError::TooLarge {
             got: component.len(),
@@ -102,19 +176,68 @@ fn check_file(component: &[u8]) -> Result<Manifest, InstallError> {
     Validator::new_with_features(WasmFeatures::all())
         .validate_all(component)
         .map_err(|error| InstallError::Invalid(error.to_string()))?;
-    let mut functions = 0_usize;
-    for payload in Parser::new(0).parse_all(component) {
-        if let Ok(Payload::CodeSectionStart { count, .. }) = payload {
-            functions = functions.saturating_add(count as usize);
-        }
-    }
-    if functions > MAX_FUNCTIONS {
+    let needs = Needs::of(component).map_err(|error| InstallError::Invalid(error.to_string()))?;
+    if needs.functions > MAX_FUNCTIONS {
         return Err(InstallError::TooManyFunctions {
-            got: functions,
+            got: needs.functions,
             limit: MAX_FUNCTIONS,
         });
     }
-    Ok(manifest)
+    Ok((manifest, needs))
+}
+
+/// What a component needs before its first instruction, counted over all its core modules. A module that is
+/// instantiated twice is counted once here; the store's limiter counts what is really made.
+#[derive(Default)]
+struct Needs {
+    functions: usize,
+    memories: usize,
+    tables: usize,
+    memory_bytes: u64,
+}
+
+impl Needs {
+    fn of(component: &[u8]) -> wasmparser::Result<Self> {
+        let mut needs = Self::default();
+        for payload in Parser::new(0).parse_all(component) {
+            match payload? {
+                Payload::CodeSectionStart { count, .. } => {
+                    needs.functions = needs.functions.saturating_add(count as usize);
+                }
+                Payload::MemorySection(section) => {
+                    for memory in section {
+                        needs.memories += 1;
+                        let bytes = memory?.initial.saturating_mul(WASM_PAGE_BYTES);
+                        needs.memory_bytes = needs.memory_bytes.saturating_add(bytes);
+                    }
+                }
+                Payload::TableSection(section) => needs.tables += section.count() as usize,
+                _ => {}
+            }
+        }
+        Ok(needs)
+    }
+
+    /// They must fit the limits of a call.
+    fn check(&self, limits: &Limits) -> Result<(), InstallError> {
+        let refuse = |needs: String, limit: String| Err(InstallError::Resources { needs, limit });
+        if self.memories > MAX_MEMORIES {
+            return refuse(format!("{} memories", self.memories), format!("at most {MAX_MEMORIES}"));
+        }
+        if self.tables > MAX_TABLES {
+            return refuse(format!("{} tables", self.tables), format!("at most {MAX_TABLES}"));
+        }
+        if self.memory_bytes > limits.memory_bytes {
+            return refuse(
+                format!("{} bytes of memory", self.memory_bytes),
+                format!(
+                    "memory_bytes = {} (ask for more under [limits] in plugin.toml)",
+                    limits.memory_bytes
+                ),
+            );
+        }
+        Ok(())
+    }
 }
 
 fn check_grants(manifest: &Manifest, allowed: &BTreeSet<Grant>) -> Result<(), InstallError> {
@@ -128,20 +251,17 @@ fn check_grants(manifest: &Manifest, allowed: &BTreeSet<Grant>) -> Result<(), In
     }
 }
 
-/// A panic of the compiler is a refused plugin, not a dead host.
-fn compile(engine: &wasmtime::Engine, component: &[u8]) -> Result<Component, InstallError> {
-    let compile = std::panic::AssertUnwindSafe(|| Component::from_binary(engine, component));
-    match std::panic::catch_unwind(compile) {
-        Ok(Ok(compiled)) => Ok(compiled),
-        Ok(Err(error)) => Err(InstallError::Invalid(format!("{error:#}"))),
-        Err(_) => Err(InstallError::Invalid("the compiler failed on it".into())),
-    }
-}
-
-fn check_imports(engine: &wasmtime::Engine, compiled: &Component, manifest: &Manifest) -> Result<(), InstallError> {
+fn check_imports(
+    engine: &wasmtime::Engine,
+    compiled: &Component,
+    split: Option<&Split>,
+    manifest: &Manifest,
+) -> Result<(), InstallError> {
     let mut forbidden = Vec::new();
     for (name, _) in compiled.component_type().imports(engine) {
+        let is_state = |split: &Split| split.states.iter().any(|state| state.name == name);
         match need(name) {
+            _ if split.is_some_and(is_state) => {}
             Need::Nothing => {}
             Need::Grant(grant) if manifest.grants.contains_key(&grant) => {}
             Need::Grant(grant) => {
@@ -158,43 +278,6 @@ fn check_imports(engine: &wasmtime::Engine, compiled: &Component, manifest: &Man
     } else {
         Err(InstallError::ForbiddenImports { imports: forbidden })
     }
-}
-
-/// What the component needs before its first instruction must fit the limits of a call.
-fn check_resources(compiled: &Component, limits: &Limits) -> Result<(), InstallError> {
-    let Some(required) = compiled.resources_required() else {
-        return Err(InstallError::Resources {
-            needs: "resources that cannot be told before it runs".into(),
-            limit: "it must not import components or modules".into(),
-        });
-    };
-    let refuse = |needs: String, limit: String| Err(InstallError::Resources { needs, limit });
-    if required.num_memories as usize > MAX_MEMORIES {
-        return refuse(
-            format!("{} memories", required.num_memories),
-            format!("at most {MAX_MEMORIES}"),
-        );
-    }
-    if required.num_tables as usize > MAX_TABLES {
-        return refuse(
-            format!("{} tables", required.num_tables),
-            format!("at most {MAX_TABLES}"),
-        );
-    }
-    let initial = required
-        .max_initial_memory_size
-        .unwrap_or(0)
-        .saturating_mul(WASM_PAGE_BYTES);
-    if initial > limits.memory_bytes {
-        return refuse(
-            format!("a memory of {initial} bytes"),
-            format!(
-                "memory_bytes = {} (ask for more under [limits] in plugin.toml)",
-                limits.memory_bytes
-            ),
-        );
-    }
-    Ok(())
 }
 
 /// The name in a component's manifest, to look its grants up before it is installed.

@@ -11,9 +11,11 @@
 
 mod call;
 mod clock;
+mod compile;
 mod config;
 mod convert;
 mod error;
+mod guest;
 mod host;
 mod install;
 mod limits;
@@ -23,18 +25,23 @@ mod metrics;
 mod options;
 mod output;
 mod plugin;
+mod sandbox;
 mod self_test;
 mod setup;
+mod slot_reset;
+mod snapshot;
 mod state;
 mod ticker;
 
 pub use call::{CallContext, FormInput, Frame, Output, ProgressSink, ProgressUpdate, Report, SubmissionInput};
-pub use error::{CallError, Error, InstallError, PluginError, Problem};
+pub use compile::{CompilerCommand, compile_in_this_process};
+pub use error::{CallError, Error, InstallError, PluginError, Problem, SnapshotError};
 pub use formwork_inference::ModelId;
 pub use formwork_manifest::{Digest, Grant, Kind, Manifest};
 pub use install::{Engine, manifest_name};
 pub use limits::{Limit, LimitExceeded, Limits};
 pub use meter::Usage;
-pub use options::EngineOptions;
-pub use plugin::Plugin;
+pub use options::{CompileOptions, EngineOptions, SnapshotOptions};
+pub use plugin::{Plugin, SnapshotInfo, SnapshotStatus};
 pub use setup::Setup;
+pub use slot_reset::SlotReset;

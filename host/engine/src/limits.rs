@@ -11,6 +11,10 @@ pub(crate) const MAX_COMPONENT_BYTES: usize = 64 << 20;
 /// Most core functions in a component: bounds the time and memory of compiling it.
 pub(crate) const MAX_FUNCTIONS: usize = 200_000;
 
+/// Snapshots that may wait to be made; later ones are asked for again by the next call. 4,096: publishing a thousand
+/// forms of four steps.
+pub(crate) const MAX_SNAPSHOT_JOBS: usize = 4_096;
+
 /// Live resource handles of a call. A plugin needs one for a completion and one for a sink; WASI streams add a few.
 pub(crate) const MAX_HANDLES: usize = 1_000;
 

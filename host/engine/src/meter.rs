@@ -67,6 +67,15 @@ impl Meter {
         })
     }
 
+    /// The meter of the next submission in the same memory.
+    pub(crate) fn next(&self, limits: Limits) -> Arc<Self> {
+        let next = Self::new(limits);
+        let memory = self.memory_bytes.load(Ordering::Relaxed);
+        next.memory_bytes.store(memory, Ordering::Relaxed);
+        next.memory_peak.store(memory, Ordering::Relaxed);
+        next
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         Usage {
             cpu: Duration::from_nanos(self.cpu.total_ns()),

@@ -1,12 +1,15 @@
 //! What `/metrics` shows of the engine.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+
+use crate::Report;
 
 /// Seconds of a call, by plugin; from 10 microseconds.
-pub(crate) static CALL_SECONDS: LazyLock<Option<HistogramVec>> = LazyLock::new(|| {
+static CALL_SECONDS: LazyLock<Option<HistogramVec>> = LazyLock::new(|| {
     let buckets = prometheus::exponential_buckets(10e-6, 4.0, 12).ok()?;
     registered(HistogramVec::new(
         HistogramOpts::new(
@@ -19,7 +22,7 @@ pub(crate) static CALL_SECONDS: LazyLock<Option<HistogramVec>> = LazyLock::new(|
 });
 
 /// Calls by plugin and outcome code.
-pub(crate) static CALLS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
+static CALLS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
     registered(IntCounterVec::new(
         Opts::new(
             "formwork_plugin_calls_total",
@@ -30,7 +33,7 @@ pub(crate) static CALLS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
 });
 
 /// Guest CPU by plugin.
-pub(crate) static CPU_MICROSECONDS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
+static CPU_MICROSECONDS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
     registered(IntCounterVec::new(
         Opts::new(
             "formwork_plugin_cpu_microseconds_total",
@@ -39,6 +42,133 @@ pub(crate) static CPU_MICROSECONDS: LazyLock<Option<IntCounterVec>> = LazyLock::
         &["plugin"],
     ))
 });
+
+static SNAPSHOTS: LazyLock<Option<IntGauge>> = LazyLock::new(|| {
+    registered(IntGauge::new(
+        "formwork_snapshots",
+        "snapshots ready in memory, one a plugin version and form version's step",
+    ))
+});
+
+static SNAPSHOT_BYTES: LazyLock<Option<IntGauge>> = LazyLock::new(|| {
+    registered(IntGauge::new(
+        "formwork_snapshot_bytes",
+        "bytes of the snapshots ready in memory",
+    ))
+});
+
+/// By what became of the request: `taken`, `loaded` (from disk), `failed`.
+static SNAPSHOTS_MADE: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
+    registered(IntCounterVec::new(
+        Opts::new(
+            "formwork_snapshots_made_total",
+            "snapshots made: taken, loaded or failed",
+        ),
+        &["how"],
+    ))
+});
+
+static SNAPSHOT_SECONDS: LazyLock<Option<Histogram>> = LazyLock::new(|| {
+    let buckets = prometheus::exponential_buckets(1e-3, 2.0, 12).ok()?;
+    registered(Histogram::with_opts(
+        HistogramOpts::new("formwork_snapshot_seconds", "time of making one snapshot").buckets(buckets),
+    ))
+});
+
+static SNAPSHOTS_EVICTED: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
+    registered(IntCounter::new(
+        "formwork_snapshots_evicted_total",
+        "snapshots dropped from memory to stay within engine.snapshots.memory_bytes",
+    ))
+});
+
+static SLOT_RESET: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
+    registered(IntGaugeVec::new(
+        Opts::new(
+            "formwork_slot_reset",
+            "1 for the way slots are made clean between calls",
+        ),
+        &["mode"],
+    ))
+});
+
+pub(crate) fn snapshot_made(from_disk: bool, took: Duration) {
+    if let Some(made) = &*SNAPSHOTS_MADE {
+        made.with_label_values(&[if from_disk { "loaded" } else { "taken" }])
+            .inc();
+    }
+    if let Some(seconds) = &*SNAPSHOT_SECONDS {
+        seconds.observe(took.as_secs_f64());
+    }
+}
+
+pub(crate) fn snapshot_failed() {
+    if let Some(made) = &*SNAPSHOTS_MADE {
+        made.with_label_values(&["failed"]).inc();
+    }
+}
+
+pub(crate) fn snapshot_evicted() {
+    if let Some(evicted) = &*SNAPSHOTS_EVICTED {
+        evicted.inc();
+    }
+}
+
+pub(crate) fn snapshots(count: usize, bytes: usize) {
+    if let (Some(gauge), Some(byte_gauge)) = (&*SNAPSHOTS, &*SNAPSHOT_BYTES) {
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        byte_gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+pub(crate) fn slot_reset(mode: &str) {
+    if let Some(gauge) = &*SLOT_RESET {
+        gauge.reset();
+        gauge.with_label_values(&[mode]).set(1);
+    }
+}
+
+/// The metrics of one plugin, found once: a lookup by label for every call would cost a microsecond.
+pub(crate) struct PluginMetrics {
+    name: String,
+    seconds: Option<Histogram>,
+    ok: Option<IntCounter>,
+    cpu_microseconds: Option<IntCounter>,
+}
+
+impl PluginMetrics {
+    pub(crate) fn of(plugin: &str) -> Self {
+        Self {
+            name: plugin.to_owned(),
+            seconds: CALL_SECONDS.as_ref().map(|metric| metric.with_label_values(&[plugin])),
+            ok: CALLS.as_ref().map(|metric| metric.with_label_values(&[plugin, "ok"])),
+            cpu_microseconds: CPU_MICROSECONDS
+                .as_ref()
+                .map(|metric| metric.with_label_values(&[plugin])),
+        }
+    }
+
+    pub(crate) fn observe<T>(&self, report: &Report<T>) {
+        match &report.result {
+            Ok(_) => {
+                if let Some(ok) = &self.ok {
+                    ok.inc();
+                }
+            }
+            Err(error) => {
+                if let Some(calls) = &*CALLS {
+                    calls.with_label_values(&[self.name.as_str(), error.code()]).inc();
+                }
+            }
+        }
+        if let Some(seconds) = &self.seconds {
+            seconds.observe(report.usage.wall.as_secs_f64());
+        }
+        if let Some(cpu) = &self.cpu_microseconds {
+            cpu.inc_by(u64::try_from(report.usage.cpu.as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+}
 
 fn registered<M: Collector + Clone + 'static>(metric: prometheus::Result<M>) -> Option<M> {
     let metric = metric.ok()?;

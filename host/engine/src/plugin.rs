@@ -1,46 +1,20 @@
 //! An installed plugin and its calls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use formwork_bindings::v1::classifier::ClassifierPre;
-use formwork_bindings::v1::exporter::ExporterPre;
-use formwork_bindings::v1::extractor::ExtractorPre;
-use formwork_bindings::v1::host::sinks::Sink;
-use formwork_bindings::v1::types as wit;
-use formwork_bindings::v1::validator::ValidatorPre;
-use formwork_inference::Inference;
 use formwork_manifest::{Digest, Manifest};
-use serde_json::{Value, json};
+use serde_json::Value;
 use wasmtime::Store;
-use wasmtime::component::{InstancePre, Resource};
 
-use crate::call::{drive, store};
-use crate::host::SinkBuffer;
+use crate::call::drive;
+use crate::guest::{Answer, Guest};
 use crate::limits::Limits;
-use crate::meter::Meter;
-use crate::output::BoundedOutput;
+use crate::metrics::PluginMetrics;
+use crate::sandbox::Call;
+use crate::snapshot::{Image, Keeper, Lookup, Origin, Progress};
 use crate::state::State;
-use crate::{CallContext, CallError, Frame, Kind, Output, Report, Setup, SubmissionInput, convert, metrics};
-
-/// A component ready to instantiate, typed by its world.
-pub(crate) enum World {
-    Validator(ValidatorPre<State>),
-    Classifier(ClassifierPre<State>),
-    Extractor(ExtractorPre<State>),
-    Exporter(ExporterPre<State>),
-}
-
-impl World {
-    /// Checks that the component has its kind's exports.
-    pub(crate) fn new(kind: Kind, component: InstancePre<State>) -> wasmtime::Result<Self> {
-        Ok(match kind {
-            Kind::Validator => Self::Validator(ValidatorPre::new(component)?),
-            Kind::Classifier => Self::Classifier(ClassifierPre::new(component)?),
-            Kind::Extractor => Self::Extractor(ExtractorPre::new(component)?),
-            Kind::Exporter => Self::Exporter(ExporterPre::new(component)?),
-        })
-    }
-}
+use crate::{CallContext, CallError, Frame, Output, Report, Setup, SnapshotError, SubmissionInput};
 
 /// What a call does after `prepare`.
 #[derive(Clone, Copy)]
@@ -50,19 +24,59 @@ enum Work<'a> {
     Frame(Frame),
 }
 
+/// A snapshot of a plugin version that has prepared for a form version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Bytes of memory it holds.
+    pub bytes: usize,
+    /// It was made before this process started.
+    pub from_disk: bool,
+    /// How long making or loading it took.
+    pub took: Duration,
+}
+
+/// How far a snapshot is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SnapshotStatus {
+    /// Calls begin from it.
+    Ready(SnapshotInfo),
+    /// It is being made; calls take the plain path.
+    Making,
+    /// Nobody has asked for it, or it had to make room for others; the next call asks.
+    Absent,
+    /// There is none, and calls take the plain path for good.
+    Failed(SnapshotError),
+}
+
 /// An installed plugin version. It holds no state of any submission.
 pub struct Plugin {
-    pub(crate) engine: wasmtime::Engine,
-    pub(crate) inference: Inference,
-    pub(crate) manifest: Manifest,
-    pub(crate) name: Arc<str>,
-    pub(crate) digest: Digest,
-    pub(crate) size: usize,
-    pub(crate) limits: Limits,
-    pub(crate) world: World,
+    manifest: Manifest,
+    digest: Digest,
+    size: usize,
+    origin: Arc<Origin>,
+    snapshots: Arc<Keeper>,
+    metrics: PluginMetrics,
 }
 
 impl Plugin {
+    pub(crate) fn new(
+        manifest: Manifest,
+        digest: Digest,
+        size: usize,
+        origin: Arc<Origin>,
+        snapshots: Arc<Keeper>,
+    ) -> Self {
+        Self {
+            metrics: PluginMetrics::of(&manifest.name),
+            manifest,
+            digest,
+            size,
+            origin,
+            snapshots,
+        }
+    }
+
     /// What it says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -80,187 +94,175 @@ impl Plugin {
 
     /// What each of its calls may use: what its manifest asks, capped by the operator.
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        &self.origin.sandbox.limits
     }
 
-    /// Runs `prepare` alone: do the settings and the form's schema fit?
+    /// Why it cannot be snapshotted, if it cannot: every call then runs `prepare`.
+    pub fn unsupported_snapshots(&self) -> Option<&str> {
+        self.origin.unsupported.as_deref()
+    }
+
+    /// Makes the snapshot for a setup, or waits for it. Calls ask for it by themselves and do not wait.
     ///
-    /// The answer's errors carry pointers into the settings or the schema.
-    pub async fn prepare(&self, setup: &Setup, context: CallContext) -> Report<()> {
-        let report = self.call(setup, Work::Prepare, context).await;
-        Report {
-            result: report.result.map(|_| ()),
-            usage: report.usage,
-            models: report.models,
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub async fn snapshot(&self, setup: &Setup) -> Result<SnapshotInfo, SnapshotError> {
+        self.snapshots.wait(&self.origin, setup).await
+    }
+
+    /// How far the snapshot for a setup is.
+    pub fn snapshot_status(&self, setup: &Setup) -> SnapshotStatus {
+        match self.snapshots.progress(&self.origin, setup) {
+            Progress::Ready(info) => SnapshotStatus::Ready(info),
+            Progress::Making => SnapshotStatus::Making,
+            Progress::Absent => SnapshotStatus::Absent,
+            Progress::Failed(error) => SnapshotStatus::Failed(error),
         }
     }
 
-    /// Runs `prepare` and the work function in a fresh instance.
+    /// Runs `prepare` alone, without a snapshot: do the settings and the form's schema fit? When they do, a snapshot is
+    /// asked for.
+    ///
+    /// The answer's errors carry pointers into the settings or the schema.
+    pub async fn prepare(&self, setup: &Setup, context: CallContext) -> Report<()> {
+        let report = self.call(None, setup, Work::Prepare, &context).await;
+        if report.result.is_ok() {
+            let _asked = self.snapshots.find(&self.origin, setup);
+        }
+        report.map(|_| ())
+    }
+
+    /// Runs the work function in a fresh instance: one that begins from the setup's snapshot when there is one, else one
+    /// that runs `prepare` first.
     pub async fn work(&self, setup: &Setup, submission: &SubmissionInput, context: CallContext) -> Report<Output> {
-        self.call(setup, Work::Submission(submission), context).await
+        self.find_and_call(setup, Work::Submission(submission), &context).await
+    }
+
+    /// Runs the work function on several submissions, one after another **in one instance**: faster, and without the
+    /// promise that no submission's data is in memory another one sees. For forms whose owner allows it.
+    ///
+    /// Each submission has its own limits, its own report and its own failure; after one that traps or hits a limit the
+    /// next begins in a fresh instance.
+    pub async fn work_batch(
+        &self,
+        setup: &Setup,
+        submissions: &[SubmissionInput],
+        context: &CallContext,
+    ) -> Vec<Report<Output>> {
+        let mut reports = Vec::with_capacity(submissions.len());
+        let mut live: Option<(Call, Guest)> = None;
+        for submission in submissions {
+            let report = match &mut live {
+                None => {
+                    let snapshot = self.snapshots.find(&self.origin, setup);
+                    let (image, prepared) = self.image(&snapshot);
+                    let mut call = self.origin.sandbox.call(context);
+                    let mut started = None;
+                    let report = {
+                        let (store, guest) = (&mut call.store, &mut started);
+                        let work = async move {
+                            let new = image.world.instantiate(store).await?;
+                            if !prepared && let Err(error) = new.prepare(store, setup).await? {
+                                return Ok(Err(error));
+                            }
+                            let answer = new.work(store, submission).await;
+                            *guest = Some(new);
+                            answer
+                        };
+                        drive(&call.meter, context, &call.stdio, work).await
+                    };
+                    live = started.map(|guest| (call, guest));
+                    report
+                }
+                Some((call, guest)) => {
+                    call.renew(self.limits());
+                    drive(
+                        &call.meter,
+                        context,
+                        &call.stdio,
+                        guest.work(&mut call.store, submission),
+                    )
+                    .await
+                }
+            };
+            // A plugin's own error is an answer; anything else may have stopped the guest in the middle of something.
+            if !matches!(
+                report.result,
+                Ok(_) | Err(CallError::Plugin(_) | CallError::BadAnswer(_))
+            ) {
+                live = None;
+            }
+            self.metrics.observe(&report);
+            reports.push(report);
+        }
+        reports
     }
 
     /// What an exporter writes before the first or after the last record.
     pub async fn export_frame(&self, setup: &Setup, frame: Frame, context: CallContext) -> Report<Vec<u8>> {
-        let report = self.call(setup, Work::Frame(frame), context).await;
-        let result = report.result.map(|output| output.export.unwrap_or_default());
-        Report {
-            result,
-            usage: report.usage,
-            models: report.models,
+        let report = self.find_and_call(setup, Work::Frame(frame), &context).await;
+        report.map(|output| output.export.unwrap_or_default())
+    }
+
+    async fn find_and_call(&self, setup: &Setup, work: Work<'_>, context: &CallContext) -> Report<Output> {
+        let snapshot = self.snapshots.find(&self.origin, setup);
+        self.call(Some(&snapshot), setup, work, context).await
+    }
+
+    /// Where a call begins, and whether `prepare` is behind it there.
+    fn image<'a>(&'a self, snapshot: &'a Lookup) -> (&'a Image, bool) {
+        match snapshot {
+            Lookup::Ready(image) => (image, true),
+            Lookup::Plain => (&self.origin.base, false),
         }
     }
 
-    async fn call(&self, setup: &Setup, work: Work<'_>, context: CallContext) -> Report<Output> {
-        let meter = Meter::new(self.limits.clone());
-        let stdio = BoundedOutput::default();
-        let state = State::new(
-            Arc::clone(&meter),
-            self.inference.clone(),
-            Arc::clone(&self.name),
-            &context,
-            &stdio,
-        );
-        let store = store(&self.engine, state, context.deadline);
-        let work = self.run(store, setup, work, &meter);
-        let report = drive(&meter, &context, &stdio, work).await;
-        self.observe(&report);
+    /// One call in an instance of its own, on the plain path without `snapshot`. The self-tests of an install use it so.
+    async fn call(
+        &self,
+        snapshot: Option<&Lookup>,
+        setup: &Setup,
+        work: Work<'_>,
+        context: &CallContext,
+    ) -> Report<Output> {
+        let (image, prepared) = snapshot.map_or((&self.origin.base, false), |snapshot| self.image(snapshot));
+        let Call { meter, stdio, store } = self.origin.sandbox.call(context);
+        let report = drive(&meter, context, &stdio, run(image, prepared, store, setup, work)).await;
+        self.metrics.observe(&report);
         report
     }
 
-    async fn run(
+    /// A call on the plain path, which leaves no snapshot behind.
+    pub(crate) async fn work_plainly(
         &self,
-        mut store: Store<State>,
         setup: &Setup,
-        work: Work<'_>,
-        meter: &Meter,
-    ) -> wasmtime::Result<Result<Output, CallError>> {
-        let form = convert::form(setup.form());
-        let settings = setup.settings().to_owned();
-        /// Instantiates, prepares, and gives imports free; evaluates to the instance.
-        macro_rules! prepared {
-            ($pre:expr) => {{
-                let instance = $pre.instantiate_async(&mut store).await?;
-                if let Err(error) = instance.call_prepare(&mut store, &form, &settings).await? {
-                    return Ok(Err(convert::plugin_error(error)));
-                }
-                if matches!(work, Work::Prepare) {
-                    return Ok(Ok(Output {
-                        json: Value::Null,
-                        rejected: false,
-                        export: None,
-                    }));
-                }
-                store.data_mut().imports_allowed = true;
-                instance
-            }};
-        }
-        let submission = match work {
-            Work::Submission(submission) => Some(submission),
-            Work::Prepare | Work::Frame(_) => None,
-        };
-        let typed = submission.map(convert::submission);
-        let answer = match (&self.world, typed) {
-            (World::Validator(pre), Some(typed)) => {
-                let instance = prepared!(pre);
-                let answer = instance
-                    .formwork_plugin_validation()
-                    .call_validate(&mut store, &typed)
-                    .await?;
-                answer.map_err(convert::plugin_error).and_then(convert::findings)
-            }
-            (World::Classifier(pre), Some(typed)) => {
-                let instance = prepared!(pre);
-                let answer = instance
-                    .formwork_plugin_classifying()
-                    .call_classify(&mut store, &typed)
-                    .await?;
-                answer
-                    .map_err(convert::plugin_error)
-                    .and_then(convert::classification)
-                    .map(|json| (json, false))
-            }
-            (World::Extractor(pre), Some(typed)) => {
-                let instance = prepared!(pre);
-                let answer = instance
-                    .formwork_plugin_extracting()
-                    .call_extract(&mut store, &typed)
-                    .await?;
-                answer
-                    .map_err(convert::plugin_error)
-                    .and_then(|extraction| convert::extraction(extraction, &typed.data))
-                    .map(|json| (json, false))
-            }
-            (World::Exporter(pre), typed) => {
-                let instance = prepared!(pre);
-                return self.export(store, &instance, typed, work).await;
-            }
-            (World::Validator(pre), None) => {
-                prepared!(pre);
-                return Ok(Err(not_an_exporter()));
-            }
-            (World::Classifier(pre), None) => {
-                prepared!(pre);
-                return Ok(Err(not_an_exporter()));
-            }
-            (World::Extractor(pre), None) => {
-                prepared!(pre);
-                return Ok(Err(not_an_exporter()));
-            }
-        };
-        Ok(answer.and_then(|(json, rejected)| {
-            meter.output(json.to_string().len())?;
-            Ok(Output {
-                json,
-                rejected,
-                export: None,
-            })
-        }))
-    }
-
-    async fn export(
-        &self,
-        mut store: Store<State>,
-        instance: &formwork_bindings::v1::exporter::Exporter,
-        submission: Option<wit::Submission>,
-        work: Work<'_>,
-    ) -> wasmtime::Result<Result<Output, CallError>> {
-        let exporting = instance.formwork_plugin_exporting();
-        let sink = store.data_mut().table.push(SinkBuffer::default())?;
-        let lent = || Resource::<Sink>::new_own(sink.rep());
-        let records = match (work, submission) {
-            (Work::Frame(Frame::Begin), _) => exporting.call_begin(&mut store, lent()).await?.map(|()| 0),
-            (Work::Frame(Frame::End), _) => exporting.call_end(&mut store, lent()).await?.map(|()| 0),
-            (_, Some(submission)) => exporting.call_export(&mut store, &[submission], lent()).await?,
-            (_, None) => Ok(0),
-        };
-        let bytes = store.data_mut().table.delete(sink)?.0;
-        Ok(records.map_err(convert::plugin_error).map(|records| Output {
-            json: json!({ "records": records, "bytes": bytes.len() }),
-            rejected: false,
-            export: Some(bytes),
-        }))
-    }
-
-    fn observe(&self, report: &Report<Output>) {
-        let outcome = report.result.as_ref().map_or_else(CallError::code, |_| "ok");
-        if let Some(calls) = &*metrics::CALLS {
-            calls.with_label_values(&[&*self.name, outcome]).inc();
-        }
-        if let Some(seconds) = &*metrics::CALL_SECONDS {
-            seconds
-                .with_label_values(&[&*self.name])
-                .observe(report.usage.wall.as_secs_f64());
-        }
-        if let Some(cpu) = &*metrics::CPU_MICROSECONDS {
-            let micros = u64::try_from(report.usage.cpu.as_micros()).unwrap_or(u64::MAX);
-            cpu.with_label_values(&[&*self.name]).inc_by(micros);
-        }
+        submission: &SubmissionInput,
+        context: &CallContext,
+    ) -> Report<Output> {
+        self.call(None, setup, Work::Submission(submission), context).await
     }
 }
 
-fn not_an_exporter() -> CallError {
-    CallError::Host("only an exporter has frames".into())
+async fn run(image: &Image, prepared: bool, mut store: Store<State>, setup: &Setup, work: Work<'_>) -> Answer<Output> {
+    let guest = image.world.instantiate(&mut store).await?;
+    if !prepared && let Err(error) = guest.prepare(&mut store, setup).await? {
+        return Ok(Err(error));
+    }
+    match work {
+        Work::Prepare => Ok(Ok(Output {
+            json: Value::Null,
+            rejected: false,
+            export: None,
+        })),
+        Work::Submission(submission) => guest.work(&mut store, submission).await,
+        Work::Frame(frame) => guest.frame(&mut store, frame).await,
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        self.snapshots.forget(&self.origin);
+    }
 }
 
 impl std::fmt::Debug for Plugin {

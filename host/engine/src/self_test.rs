@@ -7,7 +7,7 @@ use crate::{CallContext, CallError, FormInput, InstallError, Plugin, Setup, Subm
 
 /// Runs all vectors; the first that fails refuses the plugin.
 pub(crate) async fn run(plugin: &Plugin) -> Result<(), InstallError> {
-    for test in &plugin.manifest.self_tests {
+    for test in &plugin.manifest().self_tests {
         if let Err(message) = run_one(plugin, test).await {
             return Err(InstallError::SelfTest {
                 name: test.name.clone(),
@@ -42,7 +42,7 @@ async fn run_one(plugin: &Plugin, test: &SelfTest) -> Result<(), String> {
         ..Default::default()
     };
     let setup = Setup::new(form, test.settings.to_string());
-    let report = plugin.work(&setup, &submission, context).await;
+    let report = plugin.work_plainly(&setup, &submission, &context).await;
     match (&test.expect, report.result) {
         (Expectation::Output(expected), Ok(output)) => difference(expected, &output.json, "").map_or(Ok(()), Err),
         (Expectation::Error(expected), Err(CallError::Plugin(error))) => {

@@ -33,7 +33,7 @@ impl Setup {
     }
 
     /// The step's settings, a JSON text.
-    pub fn settings(&self) -> &str {
+    pub fn settings(&self) -> &String {
         &self.0.settings
     }
 

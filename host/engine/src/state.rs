@@ -1,6 +1,7 @@
 //! What a store holds for one call.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use formwork_inference::{CallContext as InferenceContext, Inference};
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -21,6 +22,8 @@ pub(crate) struct State {
     pub(crate) plugin: Arc<str>,
     pub(crate) correlation_id: String,
     pub(crate) progress: Option<ProgressSink>,
+    /// The caller's deadline.
+    deadline: Option<Instant>,
     /// False during `prepare`, whose state may be given to many submissions.
     pub(crate) imports_allowed: bool,
 }
@@ -41,27 +44,35 @@ impl State {
             .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
-        let deadline = Some(
-            context
-                .deadline
-                .map_or(meter.wall_limit(), |at| at.min(meter.wall_limit())),
-        );
-        Self {
+        let mut state = Self {
             wasi,
             table,
             limiter: MemoryLimiter(Arc::clone(&meter)),
             inference,
             inference_call: InferenceContext {
-                deadline,
+                deadline: None,
                 cancel: context.cancel.clone(),
                 owner: context.owner.clone(),
             },
-            meter,
+            meter: Arc::clone(&meter),
             plugin,
             correlation_id: context.correlation_id.clone(),
             progress: context.progress.clone(),
+            deadline: context.deadline,
             imports_allowed: false,
-        }
+        };
+        state.renew(&meter);
+        state
+    }
+
+    /// Goes on under another meter.
+    pub(crate) fn renew(&mut self, meter: &Arc<Meter>) {
+        self.meter = Arc::clone(meter);
+        self.limiter = MemoryLimiter(Arc::clone(meter));
+        self.inference_call.deadline = Some(
+            self.deadline
+                .map_or(meter.wall_limit(), |at| at.min(meter.wall_limit())),
+        );
     }
 
     /// Counts a host call and refuses it during `prepare`.

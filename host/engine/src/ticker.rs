@@ -4,7 +4,7 @@
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Error;
 
@@ -15,18 +15,28 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    pub(crate) fn start(engine: &wasmtime::Engine, epoch: Duration) -> Result<Self, Error> {
+    /// Ends an epoch every `epoch`, and calls `every_second` about as often as it says.
+    pub(crate) fn start(
+        engine: &wasmtime::Engine,
+        epoch: Duration,
+        every_second: impl Fn() + Send + 'static,
+    ) -> Result<Self, Error> {
         let engine = engine.weak();
         let (stop, stopped) = channel::<()>();
         let thread = std::thread::Builder::new()
             .name("fw-epoch".into())
             .spawn(move || {
+                let mut last = Instant::now();
                 while stopped.recv_timeout(epoch) == Err(RecvTimeoutError::Timeout) {
                     let Some(engine) = engine.upgrade() else { return };
                     engine.increment_epoch();
+                    if last.elapsed() >= Duration::from_secs(1) {
+                        every_second();
+                        last = Instant::now();
+                    }
                 }
             })
-            .map_err(Error::Ticker)?;
+            .map_err(Error::Thread)?;
         Ok(Self {
             stop: Some(stop),
             thread: Some(thread),

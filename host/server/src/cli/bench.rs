@@ -57,7 +57,8 @@ struct Row {
 }
 
 pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
-    let mut loaded = config::load(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut loaded =
+        super::load_config(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
     let scratch = tempfile::tempdir_in(".").or_else(|_| tempfile::tempdir())?;
     loaded.config.store = format!("sqlite:{}", scratch.path().join("bench.db").display());
     loaded.config.http.listen.set_port(0);

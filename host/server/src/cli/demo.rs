@@ -12,7 +12,6 @@ use serde_json::Value;
 use super::Global;
 use super::exit::Failure;
 use super::output::{print, print_json};
-use crate::config;
 use crate::examples::{self, Example, Sample};
 use crate::serve::Server;
 
@@ -39,7 +38,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
-    let mut loaded = config::load(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut loaded =
+        super::load_config(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
     let examples = examples::load(&options.examples)
         .map_err(|error| Failure::NotFound(format!("{error:#}; name the folder with --examples")))?;
     let scratch = tempfile::tempdir()?;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod compile;
 mod cpu;
 mod demo;
 pub mod exit;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config;
 use exit::Failure;
 
 /// Largest document read from a file or standard input, bytes: more than any server takes.
@@ -94,6 +96,9 @@ enum Command {
     /// Build, check, look into and list plugins.
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// What the host starts to compile one component: the component on standard input, machine code on standard output.
+    #[command(name = compile::COMMAND, hide = true)]
+    CompileComponent(compile::Options),
 }
 
 /// Runs the command in the arguments.
@@ -111,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Task(command) => block_on(task::run(command, global)),
         Command::Pool(command) => block_on(task::pools(command, global)),
         Command::Plugin(command) => plugin::run(command, global),
+        Command::CompileComponent(options) => compile::run(&options),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -119,6 +125,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(&failure)
         }
     }
+}
+
+/// The configuration, with this program as the engine's compiler.
+pub(crate) fn load_config(file: Option<&Path>) -> Result<config::Loaded, config::ConfigError> {
+    let mut loaded = config::load(file)?;
+    loaded.config.engine.compiler = compile::command();
+    Ok(loaded)
 }
 
 /// Runs a client command.

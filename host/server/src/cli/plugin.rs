@@ -13,7 +13,6 @@ use super::Global;
 use super::client::Client;
 use super::exit::Failure;
 use super::output::{Table, cell, print, print_json};
-use crate::config;
 
 /// Largest component file read, in bytes. A Python guest has about 20 MB.
 const MAX_COMPONENT_BYTES: u64 = 256 << 20;
@@ -106,7 +105,7 @@ fn check(path: &Path, config: Option<&Path>, global: &Global) -> Result<(), Fail
 
 /// Installs a component with everything it asks for; models are loaded only when it asks for some.
 fn install(component: Vec<u8>, manifest: &Manifest, config: Option<&Path>) -> anyhow::Result<()> {
-    let loaded = config::load(config)?;
+    let loaded = super::load_config(config)?;
     crate::logging::start_for_tools(&loaded.config.log);
     let grants: BTreeSet<Grant> = manifest.grants.keys().copied().collect();
     let infers = [Grant::Embeddings, Grant::Generation, Grant::Tensors]

@@ -64,7 +64,7 @@ struct Tally {
 }
 
 pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
-    let loaded = config::load(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
+    let loaded = super::load_config(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
     crate::logging::start_for_tools(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tally = runtime.block_on(process(options, &loaded.config))?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Global;
 use super::exit::Failure;
 use super::output::print;
-use crate::config::{self, LogFormat};
+use crate::config::LogFormat;
 use crate::serve::Server;
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options, _: &Global) -> Result<(), Failure> {
-    let mut loaded = config::load(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut loaded =
+        super::load_config(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
     if options.print_config {
         print(&loaded.printed())?;
         return Ok(());
