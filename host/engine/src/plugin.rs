@@ -120,16 +120,16 @@ impl Plugin {
         }
     }
 
-    /// Runs `prepare` alone, without a snapshot: do the settings and the form's schema fit? When they do, a snapshot is
-    /// asked for.
+    /// Asks for the snapshot for a setup, so that it is there before the first call. Nobody waits for it.
+    pub fn request_snapshot(&self, setup: &Setup) {
+        let _asked = self.snapshots.find(&self.origin, setup);
+    }
+
+    /// Runs `prepare` alone, without a snapshot: do the settings and the form's schema fit?
     ///
     /// The answer's errors carry pointers into the settings or the schema.
     pub async fn prepare(&self, setup: &Setup, context: CallContext) -> Report<()> {
-        let report = self.call(None, setup, Work::Prepare, &context).await;
-        if report.result.is_ok() {
-            let _asked = self.snapshots.find(&self.origin, setup);
-        }
-        report.map(|_| ())
+        self.call(None, setup, Work::Prepare, &context).await.map(|_| ())
     }
 
     /// Runs the work function in a fresh instance: one that begins from the setup's snapshot when there is one, else one

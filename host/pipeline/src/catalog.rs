@@ -116,6 +116,8 @@ pub struct CatalogEntry {
     pub grants: BTreeMap<String, String>,
     /// Bytes of its file.
     pub size: usize,
+    /// Why it cannot be snapshotted, so that every call prepares anew; absent: it can.
+    pub no_snapshots: Option<String>,
 }
 
 #[derive(Default)]
@@ -220,6 +222,11 @@ impl Catalog {
         })
     }
 
+    /// What an operator must know of the sandboxes' safety, if anything.
+    pub fn warning(&self) -> Option<&'static str> {
+        self.engine.warning()
+    }
+
     /// Every installed version.
     pub fn list(&self) -> Vec<CatalogEntry> {
         let installed = self.installed.read().unwrap_or_else(PoisonError::into_inner);
@@ -245,6 +252,7 @@ impl Catalog {
                         .map(|(grant, reason)| (grant.to_string(), reason.clone()))
                         .collect(),
                     size: plugin.size(),
+                    no_snapshots: plugin.unsupported_snapshots().map(str::to_owned),
                 });
             }
         }

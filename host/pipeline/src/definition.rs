@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{DefinitionError, PluginReference, Problem};
 
+/// Most submissions of one batch. 256: beyond some tens the sandbox's start is no longer what costs.
+pub(crate) const MAX_BATCH: u32 = 256;
+
 /// A form: what is asked, and what happens with the answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +51,11 @@ pub struct StepDefinition {
     /// What happens when it finds the submission invalid.
     #[serde(default)]
     pub on_reject: OnReject,
+    /// At most this many submissions are worked on in one sandbox, one after another, where many are at hand. It gives
+    /// up the promise that no submission's data is in memory another one sees, and is for validators and exporters.
+    /// Absent: each submission has a sandbox of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
     /// Its pool; absent: what fits the plugin's kind and grants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<Pool>,
@@ -121,6 +129,13 @@ impl FormDefinition {
             if !names.insert(&step.name) {
                 let message = format!("the step name `{}` is used twice", step.name);
                 problems.push(Problem::new(format!("/pipeline/{index}/name"), "step-name", message));
+            }
+            if step.batch.is_some_and(|batch| !(1..=MAX_BATCH).contains(&batch)) {
+                problems.push(Problem::new(
+                    format!("/pipeline/{index}/batch"),
+                    "batch",
+                    format!("must be 1 to {MAX_BATCH} submissions"),
+                ));
             }
             if let Err(error) = step.plugin.parse::<PluginReference>() {
                 problems.push(Problem::new(

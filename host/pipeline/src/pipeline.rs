@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use formwork_engine::{
-    CallContext, CallError, FormInput, Frame, Grant, Kind, ModelId, Output, Plugin, Report, Setup, SubmissionInput,
-    Usage,
+    CallContext, CallError, FormInput, Frame, Grant, Kind, ModelId, Output, Plugin, Report, Setup, SnapshotStatus,
+    SubmissionInput, Usage,
 };
 use formwork_tasks::{Assessment, Plan, Pool, Progress, State, Step, SubmissionStatus, Verdict};
 use serde::Serialize;
@@ -57,6 +57,58 @@ pub struct RunReport {
     pub status: SubmissionStatus,
     /// The steps that ran, in the order they ran.
     pub steps: Vec<StepRun>,
+}
+
+/// A submission on its way through [`Pipeline::run_all`].
+struct Run {
+    submission: SubmissionInput,
+    progress: Vec<Option<Progress>>,
+    /// The step that is next, unless the run has ended.
+    next: Option<usize>,
+    report: RunReport,
+}
+
+impl Run {
+    fn new(submission: SubmissionInput, plan: &Plan, steps: usize) -> Self {
+        let mut run = Self {
+            submission,
+            progress: vec![None; steps],
+            next: None,
+            report: RunReport {
+                status: SubmissionStatus::Processing,
+                steps: Vec::new(),
+            },
+        };
+        run.assess(plan);
+        run
+    }
+
+    fn assess(&mut self, plan: &Plan) {
+        let Assessment { status, ready, .. } = plan.assess(&self.progress);
+        self.report.status = status;
+        self.next = ready.first().copied();
+    }
+
+    fn step_ended(&mut self, plan: &Plan, step: usize, name: &str, report: StepReport) {
+        let (state, verdict) = match &report.report.result {
+            Ok(output) => {
+                self.submission.results.push((name.to_owned(), output.json.to_string()));
+                let verdict = if output.rejected {
+                    Verdict::Rejected
+                } else {
+                    Verdict::Accepted
+                };
+                (State::Completed, Some(verdict))
+            }
+            Err(_) => (State::Dead, None),
+        };
+        self.progress[step] = Some(Progress { state, verdict });
+        self.report.steps.push(StepRun {
+            step: name.to_owned(),
+            report,
+        });
+        self.assess(plan);
+    }
 }
 
 /// One published form version, ready to run.
@@ -113,6 +165,17 @@ impl Pipeline {
         let mut steps = Vec::new();
         for (index, definition) in self.definition.pipeline.iter().enumerate() {
             let pool = match (definition.pool, catalog.resolve(&definition.plugin)) {
+                (_, Ok(plugin)) if definition.batch.is_some() && !takes_batches(&plugin) => {
+                    problems.push(Problem::new(
+                        format!("/pipeline/{index}/batch"),
+                        "batch",
+                        format!(
+                            "a {} has no batches, validators and exporters have",
+                            plugin.manifest().kind
+                        ),
+                    ));
+                    continue;
+                }
                 (Some(pool), Ok(_)) => pool,
                 (None, Ok(plugin)) => pool_of(&plugin),
                 (_, Err(error)) => {
@@ -178,6 +241,71 @@ impl Pipeline {
         }
     }
 
+    /// Runs one step on several submissions: in batches where the form allows it, else each in a sandbox of its own.
+    /// One report a submission, in their order.
+    pub async fn run_step_on_many(
+        &self,
+        catalog: &Catalog,
+        step: &str,
+        submissions: &[SubmissionInput],
+        context: &CallContext,
+    ) -> Vec<StepReport> {
+        let (index, plugin) = match self.step(catalog, step) {
+            Ok(found) => found,
+            Err(error) => {
+                let report = || StepReport {
+                    plugin: None,
+                    report: failed(error.clone()),
+                };
+                return submissions.iter().map(|_| report()).collect();
+            }
+        };
+        let setup = &self.setups[index];
+        let identity = PluginIdentity::of(&plugin);
+        let mut reports = Vec::with_capacity(submissions.len());
+        match self.definition.pipeline[index].batch {
+            Some(batch) if batch > 1 && submissions.len() > 1 => {
+                for batch in submissions.chunks(batch as usize) {
+                    reports.extend(plugin.work_batch(setup, batch, context).await);
+                }
+            }
+            _ => {
+                for submission in submissions {
+                    reports.push(plugin.work(setup, submission, context.clone()).await);
+                }
+            }
+        }
+        let step_report = |report| StepReport {
+            plugin: Some(identity.clone()),
+            report,
+        };
+        reports.into_iter().map(step_report).collect()
+    }
+
+    /// The largest batch a step of this form allows.
+    pub fn largest_batch(&self) -> usize {
+        let batches = self.definition.pipeline.iter().filter_map(|step| step.batch);
+        batches.max().unwrap_or(1) as usize
+    }
+
+    /// Asks for the snapshots of all steps, so that they are there before the first submission. Nobody waits for them.
+    pub fn request_snapshots(&self, catalog: &Catalog) {
+        for (definition, setup) in self.definition.pipeline.iter().zip(&self.setups) {
+            if let Ok(plugin) = catalog.resolve(&definition.plugin) {
+                plugin.request_snapshot(setup);
+            }
+        }
+    }
+
+    /// How far each step's snapshot is: (step, status).
+    pub fn snapshots<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = (&'a str, SnapshotStatus)> + 'a {
+        let steps = self.definition.pipeline.iter().zip(&self.setups);
+        steps.filter_map(|(definition, setup)| {
+            let plugin = catalog.resolve(&definition.plugin).ok()?;
+            Some((definition.name.as_str(), plugin.snapshot_status(setup)))
+        })
+    }
+
     /// What stands before the first or after the last record of an exporter's step.
     pub async fn export_frame(
         &self,
@@ -190,16 +318,17 @@ impl Pipeline {
         plugin.export_frame(&self.setups[index], frame, context).await.result
     }
 
-    /// Runs every step in order, without a store: what `formwork run` and the demo do. A step that fails ends the run.
+    /// Runs every step in order on each submission, without a store: what `formwork run` and the demo do. A step that
+    /// fails ends its submission's run. One report a submission, in their order.
     ///
     /// `only` restricts it to steps it answers `true` for; the others count as not there.
     pub async fn run_all(
         &self,
         catalog: &Catalog,
-        submission: &SubmissionInput,
+        submissions: &[SubmissionInput],
         context: &CallContext,
         only: impl Fn(&StepDefinition) -> bool,
-    ) -> RunReport {
+    ) -> Vec<RunReport> {
         let wanted: Vec<_> = self.definition.pipeline.iter().filter(|step| only(step)).collect();
         let names: Vec<&str> = wanted.iter().map(|step| step.name.as_str()).collect();
         let order: Vec<Step> = wanted
@@ -213,44 +342,27 @@ impl Pipeline {
             })
             .collect();
         let Ok(plan) = Plan::try_new(order) else {
-            return RunReport {
+            let unplanned = |_: &SubmissionInput| RunReport {
                 status: SubmissionStatus::Failed,
                 steps: Vec::new(),
             };
+            return submissions.iter().map(unplanned).collect();
         };
-        let mut submission = submission.clone();
-        let mut progress: Vec<Option<Progress>> = vec![None; names.len()];
-        let mut steps = Vec::new();
-        loop {
-            let Assessment { status, ready, .. } = plan.assess(&progress);
-            let Some(&next) = ready.first() else {
-                return RunReport { status, steps };
-            };
-            let name = names[next];
-            let report = self.run_step(catalog, name, &submission, context.clone()).await;
-            progress[next] = Some(match &report.report.result {
-                Ok(output) => {
-                    submission.results.push((name.to_owned(), output.json.to_string()));
-                    let verdict = if output.rejected {
-                        Verdict::Rejected
-                    } else {
-                        Verdict::Accepted
-                    };
-                    Progress {
-                        state: State::Completed,
-                        verdict: Some(verdict),
-                    }
-                }
-                Err(_) => Progress {
-                    state: State::Dead,
-                    verdict: None,
-                },
-            });
-            steps.push(StepRun {
-                step: name.to_owned(),
-                report,
-            });
+        let new = |submission: &SubmissionInput| Run::new(submission.clone(), &plan, names.len());
+        let mut runs: Vec<Run> = submissions.iter().map(new).collect();
+        // The step that is first in the pipeline runs on every submission that waits for it.
+        while let Some(next) = runs.iter().filter_map(|run| run.next).min() {
+            let (waiting, inputs): (Vec<usize>, Vec<SubmissionInput>) = (0..)
+                .zip(&runs)
+                .filter(|(_, run)| run.next == Some(next))
+                .map(|(index, run)| (index, run.submission.clone()))
+                .unzip();
+            let reports = self.run_step_on_many(catalog, names[next], &inputs, context).await;
+            for (index, report) in waiting.into_iter().zip(reports) {
+                runs[index].step_ended(&plan, next, names[next], report);
+            }
         }
+        runs.into_iter().map(|run| run.report).collect()
     }
 
     /// Whether a step's plugin is of a kind.
@@ -289,6 +401,10 @@ fn step(definition: &StepDefinition, pool: Pool) -> Step {
         after: definition.after.clone(),
         on_reject: definition.on_reject,
     }
+}
+
+fn takes_batches(plugin: &Plugin) -> bool {
+    matches!(plugin.manifest().kind, Kind::Validator | Kind::Exporter)
 }
 
 /// Somebody waits for a validation; a model takes its time; the rest is in between.

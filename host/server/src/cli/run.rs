@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use formwork_engine::{CallContext, Frame, Kind, SubmissionInput};
-use formwork_pipeline::{FormDefinition, Pipeline, RunReport, StepRun};
+use formwork_pipeline::{FormDefinition, Pipeline, RunReport, StepDefinition, StepRun};
 use formwork_scheduler::{Lane, PoolOptions};
 use formwork_tasks::{Pool, SubmissionStatus};
 use futures::StreamExt;
@@ -132,24 +132,28 @@ async fn process(options: &Options, config: &config::Config) -> Result<Tally, Fa
     let steps: Arc<[String]> = options.step.clone().into();
     let depth = config.http.json_depth;
 
-    let runs = futures::stream::iter(Lines::new(input, config.http.body_limit_bytes)).map(|line| {
+    let batches =
+        futures::stream::iter(Lines::new(input, config.http.body_limit_bytes)).chunks(pipeline.largest_batch());
+    let runs = batches.map(|lines| {
         let (pipeline, catalog, lane) = (Arc::clone(&pipeline), machinery.catalog.clone(), lane.clone());
         let steps = Arc::clone(&steps);
         async move {
-            let read = line.bytes_read;
-            let result = match line.content {
-                Ok(text) => lane
-                    .spawn(move || async move { run_line(&pipeline, &catalog, line.number, text, &steps, depth).await })
-                    .await
-                    .unwrap_or_else(|error| Err(error.to_string())),
-                Err(error) => Err(error),
+            let places: Vec<_> = lines.iter().map(|line| (line.number, line.bytes_read)).collect();
+            let ran = lane.spawn(move || async move { run_lines(&pipeline, &catalog, lines, &steps, depth).await });
+            let results = match ran.await {
+                Ok(results) => results,
+                Err(error) => places.iter().map(|_| Err(error.to_string())).collect(),
             };
-            (line.number, read, result)
+            places.into_iter().zip(results)
         }
     });
-    let mut runs = std::pin::pin!(runs.buffered(threads * LINES_PER_THREAD));
+    let runs = runs
+        .buffered(threads * LINES_PER_THREAD)
+        .map(futures::stream::iter)
+        .flatten();
+    let mut runs = std::pin::pin!(runs);
     let mut tally = Tally::default();
-    while let Some((number, read, result)) = runs.next().await {
+    while let Some(((number, read), result)) = runs.next().await {
         let line = match result {
             Ok(report) => {
                 match report.status {
@@ -176,28 +180,36 @@ async fn process(options: &Options, config: &config::Config) -> Result<Tally, Fa
     Ok(tally)
 }
 
-async fn run_line(
+/// One result a line. A line that is no submission does not stop the others.
+async fn run_lines(
     pipeline: &Pipeline,
     catalog: &formwork_pipeline::Catalog,
-    number: u64,
-    text: Vec<u8>,
+    lines: Vec<Line>,
     steps: &[String],
     depth: usize,
-) -> Result<RunReport, String> {
-    let data = String::from_utf8(text).map_err(|error| format!("not UTF-8: {error}"))?;
+) -> Vec<Result<RunReport, String>> {
+    let first = lines.first().map_or(0, |line| line.number);
+    let read: Vec<_> = lines.into_iter().map(|line| submission(line, depth)).collect();
+    let submissions: Vec<_> = read.iter().filter_map(|line| line.as_ref().ok()).cloned().collect();
+    let context = context(&format!("line-{first}"));
+    let wanted = |step: &StepDefinition| steps.is_empty() || steps.contains(&step.name);
+    let reports = pipeline.run_all(catalog, &submissions, &context, wanted).await;
+    let mut reports = reports.into_iter();
+    let lost = || "its run was lost".to_owned();
+    read.into_iter()
+        .map(|line| line.and_then(|_| reports.next().ok_or_else(lost)))
+        .collect()
+}
+
+fn submission(line: Line, depth: usize) -> Result<SubmissionInput, String> {
+    let data = String::from_utf8(line.content?).map_err(|error| format!("not UTF-8: {error}"))?;
     json_body::check(&data, depth).map_err(|problem| problem.to_string())?;
-    let submission = SubmissionInput {
+    Ok(SubmissionInput {
         id: ulid::Ulid::generate().to_string(),
         submitted_at: clock::rfc3339(clock::now()),
         data,
         results: Vec::new(),
-    };
-    let context = context(&format!("line-{number}"));
-    Ok(pipeline
-        .run_all(catalog, &submission, &context, |step| {
-            steps.is_empty() || steps.contains(&step.name)
-        })
-        .await)
+    })
 }
 
 fn context(correlation_id: &str) -> CallContext {

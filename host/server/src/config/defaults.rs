@@ -20,6 +20,9 @@ pub const LISTEN: &str = "127.0.0.1:8080";
 /// 1 MiB: a form of a thousand long answers; files are not answers.
 pub const BODY_LIMIT_BYTES: usize = 1 << 20;
 
+/// 16 MiB: ten thousand submissions of 1.6 kB in one request.
+pub const LINES_LIMIT_BYTES: usize = 16 << 20;
+
 /// 4 MiB: the largest public form schemas have 700 kB.
 pub const DEFINITION_LIMIT_BYTES: usize = 4 << 20;
 
@@ -86,7 +89,8 @@ pub(super) fn table(cache: &Path) -> Result<toml::Table, ConfigError> {
         "store": STORE,
         "http": {
             "listen": LISTEN, "token": "", "token_file": "",
-            "body_limit_bytes": BODY_LIMIT_BYTES, "definition_limit_bytes": DEFINITION_LIMIT_BYTES,
+            "body_limit_bytes": BODY_LIMIT_BYTES, "lines_limit_bytes": LINES_LIMIT_BYTES,
+            "definition_limit_bytes": DEFINITION_LIMIT_BYTES,
             "json_depth": JSON_DEPTH, "request_timeout_ms": REQUEST_TIMEOUT_MS, "max_wait_seconds": MAX_WAIT_SECONDS,
             "max_connections": MAX_CONNECTIONS,
             // Two even on one core: a slow handler does not hold up `/livez`.

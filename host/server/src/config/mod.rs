@@ -109,6 +109,8 @@ pub struct Http {
     pub token_file: PathBuf,
     /// Largest submission.
     pub body_limit_bytes: usize,
+    /// Largest request of many documents, one a line.
+    pub lines_limit_bytes: usize,
     /// Largest form definition.
     pub definition_limit_bytes: usize,
     /// Deepest nesting of a JSON body.
@@ -315,6 +317,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
     let positive = [
         ("http.body_limit_bytes", config.http.body_limit_bytes),
+        ("http.lines_limit_bytes", config.http.lines_limit_bytes),
         ("http.definition_limit_bytes", config.http.definition_limit_bytes),
         ("http.max_connections", config.http.max_connections),
         ("http.threads", config.http.threads),

@@ -1,5 +1,6 @@
 //! The shapes of answers. Times are RFC 3339 in UTC, durations carry their unit in the name.
 
+use formwork_engine::SnapshotStatus;
 use formwork_pipeline::Pipeline;
 use formwork_store::{
     FormSummary, FormVersion, ModelRef, PluginRef, SubmissionSummary, SubmissionView, TaskEvent, TaskSummary, TaskView,
@@ -46,6 +47,42 @@ pub(crate) struct FormAnswer {
     /// The definition as published.
     #[schema(value_type = Object)]
     pub definition: Box<RawValue>,
+    /// How far each step's snapshot is.
+    pub snapshots: Vec<StepSnapshot>,
+}
+
+/// How far a step's snapshot is. Without one every submission prepares anew: slower, and just as right.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StepSnapshot {
+    /// The step's name.
+    #[schema(example = "check")]
+    step: String,
+    /// `ready`, `making`, `absent` (the next submission asks for it) or `none` (there can be none).
+    #[schema(example = "ready")]
+    state: &'static str,
+    /// Bytes of memory it holds, when it is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<usize>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl From<(&str, SnapshotStatus)> for StepSnapshot {
+    fn from((step, status): (&str, SnapshotStatus)) -> Self {
+        let (state, bytes, reason) = match status {
+            SnapshotStatus::Ready(info) => ("ready", Some(info.bytes), None),
+            SnapshotStatus::Making => ("making", None, None),
+            SnapshotStatus::Failed(error) => ("none", None, Some(error.to_string())),
+            _ => ("absent", None, None),
+        };
+        Self {
+            step: step.to_owned(),
+            state,
+            bytes,
+            reason,
+        }
+    }
 }
 
 /// What became of a published form.
@@ -286,8 +323,8 @@ impl From<FormSummary> for FormHead {
     }
 }
 
-impl From<FormVersion> for FormAnswer {
-    fn from(form: FormVersion) -> Self {
+impl FormAnswer {
+    pub(crate) fn new(form: FormVersion, snapshots: Vec<StepSnapshot>) -> Self {
         let definition = raw(&form.definition);
         let created_at = rfc3339(form.created_at);
         Self {
@@ -298,6 +335,7 @@ impl From<FormVersion> for FormAnswer {
                 created_at,
             },
             definition,
+            snapshots,
         }
     }
 }

@@ -1,29 +1,25 @@
-//! Publishing and reading forms, and validating against them without storing anything.
+//! Publishing and reading forms.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::answers::{FormAnswer, FormHead, List, Published, StepSnapshot};
+use super::correlation::CorrelationId;
+use super::json_body::{self, Limits};
+use super::params::{FormId, InPath, InQuery, PageQuery, page};
+use super::problem::{Code, Place, Problem, ProblemDocument};
+use super::state::App;
+use crate::clock;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use formwork_engine::{CallContext, CallError, Kind, SubmissionInput};
+use formwork_engine::CallContext;
 use formwork_pipeline::{DefinitionError, FormDefinition, Pipeline};
 use formwork_scheduler::LaneError;
 use formwork_store::{NewForm, PutForm};
 use formwork_tasks::Pool;
-use serde::Serialize;
-use serde_json::Value;
-use utoipa::ToSchema;
-
-use super::answers::{FormAnswer, FormHead, FormRef, List, PluginAnswer, Published};
-use super::correlation::CorrelationId;
-use super::json_body::{self, Limits};
-use super::params::{FormId, InPath, InQuery, PageQuery, VersionQuery, page};
-use super::problem::{Code, Place, Problem, ProblemDocument};
-use super::state::App;
-use crate::clock;
 
 /// Who calls, in the engine's metrics.
 const OWNER: &str = "http";
@@ -72,6 +68,8 @@ pub(crate) async fn put(
         PutForm::Unchanged(version) => (version, false),
     };
     app.forms.published(&id.0, version);
+    // Publishing does not wait for them; the first submissions prepare by themselves if they come before.
+    app.form(&id, Some(version)).await?.request_snapshots(&app.catalog);
     tracing::info!(form = id.0, version, created, "form published");
     let location = format!("/v1/forms/{}/versions/{version}", id.0);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
@@ -111,7 +109,7 @@ async fn check(
     Ok(steps)
 }
 
-fn call_context(app: &App, correlation: &CorrelationId) -> CallContext {
+pub(super) fn call_context(app: &App, correlation: &CorrelationId) -> CallContext {
     CallContext {
         deadline: Some(Instant::now() + app.http.request_timeout()),
         owner: OWNER.into(),
@@ -174,10 +172,12 @@ pub(crate) async fn version(
 }
 
 async fn version_of(app: &App, id: FormId, version: Option<u32>) -> Result<Json<FormAnswer>, Problem> {
-    match app.store.form(&id.0, version).await? {
-        Some(form) => Ok(Json(form.into())),
-        None => Err(app.unknown_form(&id, version).await?),
-    }
+    let Some(form) = app.store.form(&id.0, version).await? else {
+        return Err(app.unknown_form(&id, version).await?);
+    };
+    let pipeline = app.form(&id, Some(form.version)).await?;
+    let snapshots = pipeline.snapshots(&app.catalog).map(StepSnapshot::from).collect();
+    Ok(Json(FormAnswer::new(form, snapshots)))
 }
 
 /// Every version of a form, oldest first.
@@ -193,154 +193,4 @@ pub(crate) async fn versions(State(app): State<App>, InPath(id): InPath<String>)
     }
     let items = versions.into_iter().map(FormHead::from).collect();
     Ok(Json(List { items, next: None }).into_response())
-}
-
-/// What the validators say of a document.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Validation {
-    /// Whether every validator accepts it.
-    valid: bool,
-    /// The form version it was checked against.
-    form: FormRef,
-    /// The findings of all validators.
-    #[schema(value_type = Vec<Object>)]
-    findings: Vec<Value>,
-    /// Each validator step.
-    steps: Vec<ValidatedStep>,
-}
-
-/// What one validator says.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ValidatedStep {
-    /// The step's name.
-    name: String,
-    /// The plugin that ran.
-    plugin: PluginAnswer,
-    /// CPU time, milliseconds.
-    cpu_ms: f64,
-    /// What the plugin answered.
-    #[schema(value_type = Value)]
-    output: Value,
-}
-
-/// Why a validator has no answer.
-struct NoAnswer {
-    step: String,
-    plugin: Option<String>,
-    error: CallError,
-}
-
-/// Run the form's validators on a document; nothing is stored.
-#[utoipa::path(post, path = "/v1/forms/{form}/validate", tag = "forms",
-    params(("form" = String, Path, description = "The form's id"), VersionQuery),
-    request_body(content = Object, content_type = "application/json", description = "The answers", example = json!({ "message": "Hello" })),
-    responses(
-        (status = 200, description = "What the validators say", body = Validation, example = json!({
-            "valid": false, "form": { "id": "contact", "version": 1 },
-            "findings": [ { "pointer": "/message", "code": "required", "message": "is required", "severity": "error" } ], "steps": [] })),
-        (status = 400, description = "`malformed-json`, `json-too-deep`, `duplicate-key`, `invalid-request`", body = ProblemDocument),
-        (status = 404, description = "`unknown-form`, `unknown-form-version`", body = ProblemDocument),
-        (status = 413, description = "`body-too-large`", body = ProblemDocument),
-        (status = 415, description = "`unsupported-media-type`", body = ProblemDocument),
-        (status = 500, description = "`plugin-failed`", body = ProblemDocument),
-        (status = 503, description = "`busy`, `unavailable`", body = ProblemDocument)))]
-pub(crate) async fn validate(
-    State(app): State<App>,
-    InPath(id): InPath<String>,
-    InQuery(query): InQuery<VersionQuery>,
-    correlation: CorrelationId,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Validation>, Problem> {
-    let id = FormId::try_new(id)?;
-    let limits = Limits {
-        bytes: app.http.body_limit_bytes,
-        depth: app.http.json_depth,
-    };
-    let data = json_body::read(&headers, body, limits).await?;
-    let pipeline = app.form(&id, query.version).await?;
-    let submission = SubmissionInput {
-        id: correlation.0.clone(),
-        submitted_at: clock::rfc3339(clock::now()),
-        data,
-        results: Vec::new(),
-    };
-    let context = call_context(&app, &correlation);
-    let catalog = app.catalog.clone();
-    let form = FormRef {
-        id: id.0,
-        version: pipeline.version(),
-    };
-    let work = app.scheduler.lane(Pool::High).spawn(move || async move {
-        let mut submission = submission;
-        let mut steps = Vec::new();
-        for step in &pipeline.definition().pipeline {
-            let kind = catalog.resolve(&step.plugin).map(|plugin| plugin.manifest().kind);
-            if !matches!(kind, Ok(Kind::Validator)) {
-                continue;
-            }
-            let done = pipeline
-                .run_step(&catalog, &step.name, &submission, context.clone())
-                .await;
-            match (done.report.result, done.plugin) {
-                (Ok(output), Some(plugin)) => {
-                    submission.results.push((step.name.clone(), output.json.to_string()));
-                    let plugin = PluginAnswer {
-                        name: plugin.name,
-                        version: plugin.version,
-                        digest: plugin.digest,
-                    };
-                    let cpu_ms = done.report.usage.cpu.as_secs_f64() * 1e3;
-                    steps.push((
-                        output.rejected,
-                        ValidatedStep {
-                            name: step.name.clone(),
-                            plugin,
-                            cpu_ms,
-                            output: output.json,
-                        },
-                    ));
-                }
-                (Ok(_), None) => {
-                    let error = CallError::Host("a result without a plugin".into());
-                    return Err(NoAnswer {
-                        step: step.name.clone(),
-                        plugin: None,
-                        error,
-                    });
-                }
-                (Err(error), plugin) => {
-                    return Err(NoAnswer {
-                        step: step.name.clone(),
-                        plugin: plugin.map(|plugin| plugin.name),
-                        error,
-                    });
-                }
-            }
-        }
-        Ok(steps)
-    });
-    let steps = work.await.map_err(lane)?.map_err(no_answer)?;
-    let valid = steps.iter().all(|(rejected, _)| !rejected);
-    let steps: Vec<ValidatedStep> = steps.into_iter().map(|(_, step)| step).collect();
-    let findings = steps.iter().filter_map(|step| step.output.get("findings")?.as_array());
-    let findings = findings.flatten().cloned().collect();
-    Ok(Json(Validation {
-        valid,
-        form,
-        findings,
-        steps,
-    }))
-}
-
-fn no_answer(failed: NoAnswer) -> Problem {
-    let NoAnswer { step, plugin, error } = failed;
-    let plugin = plugin.unwrap_or_else(|| "unknown".to_owned());
-    let code = if error.retryable() {
-        Code::Unavailable
-    } else {
-        Code::PluginFailed
-    };
-    tracing::warn!(step, plugin, %error, "validation failed to run");
-    Problem::new(code, format!("step {step}: plugin {plugin}: {error}")).with("error", error.code())
 }

@@ -25,7 +25,7 @@ pub(crate) struct Readiness {
 /// Whether one part can do its work.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Check {
-    /// `draining`, `store`, `scheduler`, `model:NAME`, `plugins` or `plugin:FILE`.
+    /// `draining`, `store`, `scheduler`, `sandbox`, `model:NAME`, `plugins` or `plugin:FILE`.
     #[schema(example = "store")]
     name: String,
     /// Whether it can.
@@ -75,6 +75,7 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
         };
         checks.push(Check::new(format!("model:{}", model.id.name), reason));
     }
+    checks.push(Check::new("sandbox", app.catalog.warning().map(str::to_owned)));
     let none = app
         .catalog
         .list()

@@ -35,13 +35,44 @@ pub struct Limits {
 /// # Errors
 /// `unsupported-media-type`, `body-too-large`, `malformed-json`, `json-too-deep`, `duplicate-key`.
 pub async fn read(headers: &HeaderMap, body: Body, limits: Limits) -> Result<String, Problem> {
-    check_media_type(headers)?;
+    check_media_type(headers, "application/json", |essence| {
+        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    })?;
     let bytes = collect(headers, body, limits.bytes).await?;
+    document(bytes, limits.depth)
+}
+
+/// A document of a body of many, with its line from 1: its text as sent, or what is wrong with it alone.
+pub type Line = (usize, Result<String, Problem>);
+
+/// Reads a body that has one JSON document a line; empty lines are passed over.
+///
+/// # Errors
+/// `unsupported-media-type`, `body-too-large`: the whole body. What is wrong with one line is that line's.
+pub async fn read_lines(headers: &HeaderMap, body: Body, whole: usize, each: Limits) -> Result<Vec<Line>, Problem> {
+    check_media_type(headers, "application/x-ndjson", |essence| {
+        ["application/x-ndjson", "application/jsonl", "application/json-lines"].contains(&essence)
+    })?;
+    let bytes = collect(headers, body, whole).await?;
+    let lines = (1..).zip(bytes.split(|&byte| byte == b'\n'));
+    let documents = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
+    Ok(documents
+        .map(|(number, line)| {
+            let document = match line.len() > each.bytes {
+                true => Err(too_large(each.bytes)),
+                false => document(line.to_vec(), each.depth),
+            };
+            (number, document)
+        })
+        .collect())
+}
+
+fn document(bytes: Vec<u8>, depth: usize) -> Result<String, Problem> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         malformed(format!("invalid UTF-8 at byte {at}")).with("byte", at)
     })?;
-    check(&text, limits.depth)?;
+    check(&text, depth)?;
     Ok(text)
 }
 
@@ -85,7 +116,7 @@ fn malformed(detail: String) -> Problem {
     Problem::new(Code::MalformedJson, detail)
 }
 
-fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+fn check_media_type(headers: &HeaderMap, wanted: &str, fits: impl Fn(&str) -> bool) -> Result<(), Problem> {
     let refuse = |detail: String| Err(Problem::new(Code::UnsupportedMediaType, detail));
     let text = |name| {
         headers
@@ -93,15 +124,11 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
             .map(|value: &header::HeaderValue| String::from_utf8_lossy(value.as_bytes()))
     };
     let Some(media_type) = text(header::CONTENT_TYPE) else {
-        return refuse("no content-type header, send `content-type: application/json`".into());
+        return refuse(format!("no content-type header, send `content-type: {wanted}`"));
     };
     let essence = media_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    let json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
-    if !json {
-        return refuse(format!(
-            "content-type is `{}`, send `application/json`",
-            essence.escape_debug()
-        ));
+    if !fits(&essence) {
+        return refuse(format!("content-type is `{}`, send `{wanted}`", essence.escape_debug()));
     }
     match text(header::CONTENT_ENCODING) {
         Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => refuse(format!(

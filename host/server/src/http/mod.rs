@@ -23,6 +23,7 @@ mod state;
 mod submissions;
 mod tasks;
 mod timeout;
+mod validation;
 
 use std::any::Any;
 
@@ -50,7 +51,8 @@ fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<App>)> {
         ("/v1/forms/{form}", &["get", "put"], put(forms::put).get(forms::get)),
         ("/v1/forms/{form}/versions", &["get"], get(forms::versions)),
         ("/v1/forms/{form}/versions/{version}", &["get"], get(forms::version)),
-        ("/v1/forms/{form}/validate", &["post"], post(forms::validate)),
+        ("/v1/forms/{form}/validate", &["post"], post(validation::one)),
+        ("/v1/forms/{form}/validate-lines", &["post"], post(validation::lines)),
         (
             "/v1/forms/{form}/submissions",
             &["get", "post"],

@@ -6,7 +6,7 @@ use axum::Json;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use super::{exports, forms, health, metrics, models, plugins, pools, submissions, tasks};
+use super::{exports, forms, health, metrics, models, plugins, pools, submissions, tasks, validation};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,7 +26,7 @@ use super::{exports, forms, health, metrics, models, plugins, pools, submissions
     ),
     paths(
         health::root, health::livez, health::readyz, health::problems, health::problem, metrics::get, get,
-        forms::list, forms::get, forms::put, forms::versions, forms::version, forms::validate,
+        forms::list, forms::get, forms::put, forms::versions, forms::version, validation::one, validation::lines,
         submissions::create, submissions::list, submissions::get, exports::get,
         tasks::list, tasks::get, tasks::cancel, tasks::retry,
         pools::list, plugins::list, plugins::get, models::list

@@ -34,6 +34,9 @@ pub(crate) struct InstalledPlugin {
     grants: BTreeMap<String, String>,
     /// Bytes of its component file.
     size_bytes: usize,
+    /// Why it cannot be snapshotted, so that every call prepares anew; absent: it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_snapshots: Option<String>,
 }
 
 /// One version of a plugin with what its manifest says.
@@ -74,6 +77,7 @@ impl From<CatalogEntry> for InstalledPlugin {
             aliases: entry.aliases,
             grants: entry.grants,
             size_bytes: entry.size,
+            no_snapshots: entry.no_snapshots,
         }
     }
 }
