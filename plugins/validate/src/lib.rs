@@ -13,6 +13,7 @@ mod documents;
 mod findings;
 mod form_problems;
 mod messages;
+mod pattern_sample;
 mod report;
 mod settings;
 mod warm_up;
