@@ -14,6 +14,8 @@ mod clock;
 mod config;
 mod convert;
 mod error;
+#[doc(hidden)]
+pub mod floor;
 mod host;
 mod install;
 mod limits;
