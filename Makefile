@@ -36,7 +36,7 @@ WASMTIME_FEATURES := run,serve,wizer,compile,cranelift,component-model,component
 PEERS_REPORT ?= $(PEERS)/report.md
 PEERS_FLAGS ?=
 
-.PHONY: help rust setup build plugins run demo lint lint-peers test bench bench-peers clean
+.PHONY: help rust setup build plugins run demo lint test bench bench-peers check-peers clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -84,9 +84,12 @@ bench-peers: build $(PEERS)/wasmtime-$(WASMTIME_VERSION) ## measure wasmtime ser
 	  --wasmtime "$(PEERS)/wasmtime-$(WASMTIME_VERSION)/bin/wasmtime" --work host/server/bench --out "$(PEERS)" \
 	  --report "$(PEERS_REPORT)" $(PEERS_FLAGS)
 
-lint-peers: rust
+# What `lint` and `test` do for the workspace, for the peers.
+check-peers: rust
 	cargo clippy --release --locked --manifest-path tests/peers/Cargo.toml --all-targets -- -D warnings
 	cargo clippy --release --locked --manifest-path tests/peers/guests/Cargo.toml --workspace --all-targets -- -D warnings
+	cargo test --release --locked --manifest-path tests/peers/Cargo.toml
+	cargo test --release --locked --manifest-path tests/peers/guests/Cargo.toml --package formwork-peer-logic
 
 # A folder for each version: an older one is not taken for this one.
 $(PEERS)/wasmtime-$(WASMTIME_VERSION):

@@ -47,7 +47,7 @@ fn wait_for(port: u16, child: &mut Guard) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `formwork serve` with a store of its own, no models, the bench form published.
+/// `formwork serve` as it comes, with a store of its own and the bench form published.
 pub struct FormworkServe {
     port: u16,
     _child: Guard,
@@ -57,7 +57,7 @@ impl FormworkServe {
     pub fn start(program: &Path, work: &Path, scratch: &Path) -> anyhow::Result<Self> {
         let port = free_port()?;
         // `wasmtime serve` writes no line for each request either.
-        let config = "models = []\n[log]\nfilter = \"error\"\n";
+        let config = "[log]\nfilter = \"error\"\n";
         std::fs::write(scratch.join("formwork.toml"), config)?;
         let child = Command::new(program)
             .args([
@@ -196,7 +196,7 @@ pub fn load(options: &Options, url: &str) -> anyhow::Result<Figures> {
 
 /// What ran, for the report.
 pub fn versions(options: &Options) -> anyhow::Result<Vec<String>> {
-    let mut versions = vec![format!("Extism {}", extism::extism_version().trim())];
+    let mut versions = vec![format!("Extism {}", extism::extism_version().trim_end_matches('\0'))];
     for program in [&options.formwork, &options.wasmtime] {
         let output = Command::new(program).arg("--version").output()?;
         versions.push(String::from_utf8_lossy(&output.stdout).trim().to_owned());

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use extism::{CompiledPlugin, Manifest, Plugin, PluginBuilder, Wasm};
 
 use crate::guests::Built;
@@ -19,7 +20,7 @@ const EXPECTED: &str = "\"valid\":true";
 /// How instances are made.
 enum Life {
     /// A fresh plugin for every call.
-    Fresh(CompiledPlugin),
+    Fresh(Box<CompiledPlugin>),
     /// One plugin for every call: what one submission leaves in memory is there for the next.
     Warm(Box<Plugin>),
 }
@@ -34,7 +35,7 @@ impl ExtismRow {
         let fresh = |name, file: &Path, pooling| {
             anyhow::Ok(Self {
                 name,
-                life: Life::Fresh(compile(file, pooling)?),
+                life: Life::Fresh(Box::new(compile(file, pooling)?)),
             })
         };
         let warm = Plugin::new_from_compiled(&compile(&built.extism, false)?)?;
@@ -76,7 +77,8 @@ impl ExtismRow {
 }
 
 fn compile(file: &Path, pooling: bool) -> anyhow::Result<CompiledPlugin> {
-    let mut builder = PluginBuilder::new(Manifest::new([Wasm::file(file)])).with_wasi(true);
+    let module = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let mut builder = PluginBuilder::new(Manifest::new([Wasm::data(module)])).with_wasi(true);
     if pooling {
         let mut config = wasmtime::Config::new();
         config.allocation_strategy(wasmtime::InstanceAllocationStrategy::pooling());

@@ -23,7 +23,10 @@ use report::Report;
 /// What `wasmtime serve` is started with: what its documentation recommends for speed.
 const POOLING: &[&str] = &["-O", "pooling-allocator"];
 
-/// The same and how Formwork resets its slots, for the pre-initialised component at its best.
+/// One instance for many requests: what one submission leaves in memory is there for the next.
+const REUSED: &[&str] = &["-O", "pooling-allocator", "--max-instance-reuse-count", "1000000"];
+
+/// Pooling, and how Formwork resets its slots, for the pre-initialised component at its best.
 const TUNED: &[&str] = &[
     "-O",
     "pooling-allocator,pooling-memory-keep-resident=524288,pooling-table-keep-resident=65536,pooling-pagemap-scan=auto",
@@ -75,6 +78,7 @@ fn main() -> anyhow::Result<()> {
     let scratch = tempfile::tempdir_in(&options.out)?;
     let formwork = FormworkServe::start(&options.formwork, &options.work, scratch.path())?;
     let plain = WasmtimeServe::start(&options.wasmtime, &built.serve, POOLING)?;
+    let reused = WasmtimeServe::start(&options.wasmtime, &built.serve, REUSED)?;
     let wizened = WasmtimeServe::start(&options.wasmtime, &built.serve_wizened, POOLING)?;
     let tuned = WasmtimeServe::start(&options.wasmtime, &built.serve_wizened, TUNED)?;
     let mut lockstep = Lockstep::start(&options.formwork, options.slice_ms, scratch.path())?;
@@ -83,6 +87,7 @@ fn main() -> anyhow::Result<()> {
         (report::HTTP_NATIVE, lockstep.address("native")?),
         (report::HTTP_BARE, lockstep.address("bare")?),
         (report::HTTP_SERVE, plain.url()),
+        (report::HTTP_SERVE_REUSED, reused.url()),
         (report::HTTP_SERVE_WIZENED, wizened.url()),
         (report::HTTP_SERVE_TUNED, tuned.url()),
     ];

@@ -18,12 +18,13 @@ pub const HTTP_FORMWORK: &str = "formwork serve";
 pub const HTTP_NATIVE: &str = "native Rust in Formwork's route";
 pub const HTTP_BARE: &str = "native Rust in bare axum";
 pub const HTTP_SERVE: &str = "wasmtime serve";
+pub const HTTP_SERVE_REUSED: &str = "wasmtime serve, instances reused";
 pub const HTTP_SERVE_WIZENED: &str = "wasmtime serve, pre-initialised";
 pub const HTTP_SERVE_TUNED: &str = "wasmtime serve, pre-initialised, tuned";
 
 /// The rows of the report in their order: name, whether it is an HTTP row, what it does with memory between submissions,
 /// what the schema costs a call.
-const ROWS: [(&str, bool, &str, &str); 15] = [
+const ROWS: [(&str, bool, &str, &str); 16] = [
     (NATIVE, false, "one process", "compiled once"),
     ("warm", false, "shared", "compiled once"),
     ("floor, snapshot", false, "fresh", "in the snapshot"),
@@ -36,6 +37,7 @@ const ROWS: [(&str, bool, &str, &str); 15] = [
     (HTTP_BARE, true, "one process", "compiled once"),
     (HTTP_NATIVE, true, "one process", "compiled once"),
     (HTTP_FORMWORK, true, "fresh", "in the snapshot, where there is one"),
+    (HTTP_SERVE_REUSED, true, "shared", "compiled once an instance"),
     (HTTP_SERVE, true, "fresh", "compiled per request"),
     (HTTP_SERVE_WIZENED, true, "fresh", "in the component"),
     (HTTP_SERVE_TUNED, true, "fresh", "in the component"),
@@ -145,13 +147,19 @@ impl Report {
         ));
         for (name, _, memory, schema) in ROWS.iter().filter(|row| row.1 == http) {
             let Some(figures) = self.figures(name) else { continue };
-            let ratio = self.ratio(name, base, figure).unwrap_or(f64::NAN);
+            let ratio = self.ratio(name, base, figure).map_or("-".into(), quotient);
             text.push_str(&format!(
-                "| {name} | {memory} | {schema} | {:.0} | {:.1} | {:.1} | {:.1} | {ratio:.2} |\n",
+                "| {name} | {memory} | {schema} | {:.0} | {:.1} | {:.1} | {:.1} | {ratio} |\n",
                 figures.per_second, figures.p50_us, figures.p95_us, figures.p99_us
             ));
         }
     }
+}
+
+/// Two significant figures below one, two decimals above.
+fn quotient(value: f64) -> String {
+    let decimals = if value < 0.1 { 4 } else { 2 };
+    format!("{value:.decimals$}")
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {

@@ -240,12 +240,12 @@ impl HttpRows {
         )?;
         add(
             HTTP_NATIVE,
-            "same listener, layers and body check, native validation in the handler",
+            "the same route with native Rust in the handler",
             self.native.run_on_own_thread(time),
         )?;
         add(
             HTTP_BARE,
-            "axum's own serve and JSON extractor, native validation, nothing else",
+            "axum's serve, its JSON extractor, native Rust",
             self.bare.run_on_own_thread(time),
         )
     }
@@ -301,11 +301,7 @@ impl CallRows {
             anyhow::ensure!(self.native.is_valid(&data), "the bench submission is not valid");
             Ok(())
         });
-        report.add(
-            NATIVE,
-            "parse and validate in this program, schema compiled once",
-            native.await?,
-        );
+        report.add(NATIVE, "parse and validate here, schema compiled once", native.await?);
         if let Some(floor) = &self.floor {
             let mut warm = floor.warm().await?;
             let figures = round(slice, async || warm.call().await).await?;
@@ -317,24 +313,16 @@ impl CallRows {
         }
         if let Some(setup) = &self.snapshot {
             let figures = round(slice, async || self.call(setup).await).await?;
-            report.add(
-                CALL_SNAPSHOT,
-                "Formwork's call: the same with every limit and meter",
-                figures,
-            );
+            report.add(CALL_SNAPSHOT, "Formwork's call: every limit and meter", figures);
         }
         let lane = round(slice, async || self.on_lane().await).await?;
-        report.add(
-            LANE,
-            "Formwork's call handed to a pool's thread and back, with the snapshot if there is one",
-            lane,
-        );
+        report.add(LANE, "that call, handed to a pool's thread and back", lane);
         if let Some(floor) = &self.floor {
             let figures = round(slice, async || floor.fresh().await).await?;
             report.add(FLOOR_PLAIN, "fresh instance, prepare and work, bare store", figures);
         }
         let call = round(slice, async || self.call(&self.plain).await).await?;
-        report.add(CALL_PLAIN, "Formwork's call: the same with every limit and meter", call);
+        report.add(CALL_PLAIN, "Formwork's call: every limit and meter", call);
         Ok(())
     }
 

@@ -78,7 +78,7 @@ impl HttpRows {
 /// Publishes a definition of the bench form; answers its version.
 pub(crate) async fn publish(address: SocketAddr, definition: &str) -> anyhow::Result<u64> {
     let response = reqwest::Client::new()
-        .put(format!("http://{address}/v1/forms/{}", FORM_ID))
+        .put(format!("http://{address}/v1/forms/{FORM_ID}"))
         .header("content-type", "application/json")
         .body(definition.to_owned())
         .send()

@@ -126,7 +126,7 @@ async fn publish(address: SocketAddr, work: &Work, number: u32) -> anyhow::Resul
 }
 
 async fn validate(address: SocketAddr, work: &Work, version: u32) -> anyhow::Result<Duration> {
-    let url = format!("http://{address}/v1/forms/{}/validate?version={version}", FORM_ID);
+    let url = format!("http://{address}/v1/forms/{FORM_ID}/validate?version={version}");
     let request = reqwest::Client::new()
         .post(url)
         .header("content-type", "application/json")
