@@ -29,10 +29,17 @@ PLUGINS := validate classify extract export
 FORMWORK := $(CARGO_TARGET_DIR)/release/formwork
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help rust setup build plugins run demo lint test bench clean
+# Hosts that are measured beside Formwork; see docs/benchmarks.md.
+PEERS := $(FORMWORK_CACHE)/peers
+WASMTIME_VERSION := 48.0.8
+WASMTIME_FEATURES := run,serve,wizer,compile,cranelift,component-model,component-model-async,pooling-allocator,parallel-compilation
+PEERS_REPORT ?= $(PEERS)/report.md
+PEERS_FLAGS ?=
+
+.PHONY: help rust setup build plugins run demo lint test bench bench-peers check-peers clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 rust:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust as https://rustup.rs says" >&2; exit 2; }
@@ -57,6 +64,8 @@ demo: build ## show the example forms at work, then end; fails if one did not en
 lint: rust ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	@if [ -f plugins/Cargo.toml ]; then echo "cargo fmt (plugins)"; cargo fmt --manifest-path plugins/Cargo.toml --all --check; fi
+	cargo fmt --manifest-path tests/peers/Cargo.toml --check
+	cargo fmt --manifest-path tests/peers/guests/Cargo.toml --all --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
 test: build lint ## build, lint, all tests, then the demo
@@ -65,6 +74,28 @@ test: build lint ## build, lint, all tests, then the demo
 
 bench: build ## measure validation, tasks, HTTP, embeddings and generation on this machine
 	"$(FORMWORK)" bench
+	"$(FORMWORK)" bench engine
+	"$(FORMWORK)" bench publish
+
+# Not part of `make test`: the first run compiles two more wasmtimes.
+bench-peers: build $(PEERS)/wasmtime-$(WASMTIME_VERSION) ## measure wasmtime serve and Extism beside Formwork
+	cargo build --release --locked --manifest-path tests/peers/Cargo.toml
+	"$(CARGO_TARGET_DIR)/release/formwork-peers" --formwork "$(FORMWORK)" --guests tests/peers/guests \
+	  --wasmtime "$(PEERS)/wasmtime-$(WASMTIME_VERSION)/bin/wasmtime" --work host/server/bench --out "$(PEERS)" \
+	  --report "$(PEERS_REPORT)" $(PEERS_FLAGS)
+
+# What `lint` and `test` do for the workspace, for the peers.
+check-peers: rust
+	cargo clippy --release --locked --manifest-path tests/peers/Cargo.toml --all-targets -- -D warnings
+	cargo clippy --release --locked --manifest-path tests/peers/guests/Cargo.toml --workspace --all-targets -- -D warnings
+	cargo test --release --locked --manifest-path tests/peers/Cargo.toml
+	cargo test --release --locked --manifest-path tests/peers/guests/Cargo.toml --package formwork-peer-logic
+
+# A folder for each version: an older one is not taken for this one.
+$(PEERS)/wasmtime-$(WASMTIME_VERSION):
+	cargo install wasmtime-cli --version $(WASMTIME_VERSION) --locked --no-default-features \
+	  --features $(WASMTIME_FEATURES) --root "$@.new"
+	mv "$@.new" "$@"
 
 clean: ## remove what was compiled; libraries and models stay
 	@if command -v cargo >/dev/null; then cargo clean; fi

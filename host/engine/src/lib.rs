@@ -15,6 +15,8 @@ mod compile;
 mod config;
 mod convert;
 mod error;
+#[doc(hidden)]
+pub mod floor;
 mod guest;
 mod host;
 mod install;

@@ -122,7 +122,7 @@ impl Plugin {
 
     /// Asks for the snapshot for a setup, so that it is there before the first call. Nobody waits for it.
     pub fn request_snapshot(&self, setup: &Setup) {
-        let _asked = self.snapshots.find(&self.origin, setup);
+        let _asked = self.find(setup);
     }
 
     /// Runs `prepare` alone, without a snapshot: do the settings and the form's schema fit?
@@ -154,7 +154,7 @@ impl Plugin {
         for submission in submissions {
             let report = match &mut live {
                 None => {
-                    let snapshot = self.snapshots.find(&self.origin, setup);
+                    let snapshot = self.find(setup);
                     let (image, prepared) = self.image(&snapshot);
                     let mut call = self.origin.sandbox.call(context);
                     let mut started = None;
@@ -205,8 +205,17 @@ impl Plugin {
     }
 
     async fn find_and_call(&self, setup: &Setup, work: Work<'_>, context: &CallContext) -> Report<Output> {
-        let snapshot = self.snapshots.find(&self.origin, setup);
+        let snapshot = self.find(setup);
         self.call(Some(&snapshot), setup, work, context).await
+    }
+
+    pub(crate) fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    /// The snapshot for a call, if there is one; asks for it otherwise.
+    pub(crate) fn find(&self, setup: &Setup) -> Lookup {
+        self.snapshots.find(&self.origin, setup)
     }
 
     /// Where a call begins, and whether `prepare` is behind it there.

@@ -247,6 +247,11 @@ impl Server {
         &self.app.scheduler
     }
 
+    /// What the handlers share.
+    pub(crate) fn app(&self) -> &App {
+        &self.app
+    }
+
     /// The threads of a pool.
     #[must_use]
     pub fn lane(&self, pool: Pool) -> &Lane {

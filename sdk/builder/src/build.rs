@@ -49,8 +49,12 @@ pub fn build(folder: &Path, out: &Path) -> Result<Built, Error> {
     })
 }
 
-/// Runs cargo and answers the module it built.
-fn compile(folder: &Path) -> Result<PathBuf, Error> {
+/// Compiles the crate in `folder` to a core module by the [`Toolchain`]'s route, and answers the module's file. The first
+/// half of [`build`], for guests of other hosts.
+///
+/// # Errors
+/// [`Error::NoToolchain`], [`Error::Cargo`], [`Error::Compile`], [`Error::NoModule`].
+pub fn compile(folder: &Path) -> Result<PathBuf, Error> {
     let mut cargo = Command::new("cargo");
     cargo.args([
         "build",

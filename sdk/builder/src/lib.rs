@@ -11,7 +11,7 @@ mod error;
 mod source;
 mod toolchain;
 
-pub use build::{Built, build};
+pub use build::{Built, build, compile};
 pub use componentize::componentize;
 pub use error::Error;
 pub use source::load_manifest;

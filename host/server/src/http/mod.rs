@@ -83,8 +83,12 @@ pub fn router(app: App) -> Router {
     for (path, _, route) in routes() {
         router = router.route(path, route);
     }
+    layered(router.fallback(not_found), app)
+}
+
+/// Puts what every request passes through around some routes.
+pub(crate) fn layered(router: Router<App>, app: App) -> Router {
     router
-        .fallback(not_found)
         .layer(from_fn_with_state(app.clone(), timeout::layer))
         .layer(from_fn_with_state(app.clone(), auth::layer))
         .layer(CatchPanicLayer::custom(panicked))

@@ -1,31 +1,23 @@
-//! `formwork bench`: what this machine does, by one command anybody can run.
+//! `formwork bench` without a subcommand: one row for each thing the product does, models included.
 //!
-//! Every figure is taken in this process, one after another, on the work of `bench/`: a form of 30 fields and a
-//! submission of about 1 kB. Ratios between rows of one run carry further than the rows themselves.
+//! Rows are measured one after another. Ratios between rows of one run carry further than the rows themselves; for those
+//! that matter `formwork bench engine` has rows that take turns.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use formwork_engine::{CallContext, SubmissionInput};
 use formwork_inference::{CallContext as InferenceContext, GenerationRequest};
-use formwork_pipeline::{FormDefinition, Pipeline};
 use formwork_tasks::Pool;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::Global;
-use super::exit::Failure;
-use super::output::{Table, print, print_json};
+use super::work::{Work, call_context};
+use crate::cli::Global;
+use crate::cli::exit::Failure;
+use crate::cli::output::{Table, print, print_json};
 use crate::config;
 use crate::serve::Server;
-
-/// Form of 30 fields.
-const FORM: &str = include_str!("../../bench/form.json");
-
-/// A submission of about 1 kB that is valid.
-const SUBMISSION: &str = include_str!("../../bench/submission.json");
 
 /// Clients that submit at once in the end-to-end row.
 const CLIENTS: usize = 32;
@@ -58,7 +50,7 @@ struct Row {
 
 pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
     let mut loaded =
-        super::load_config(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
+        crate::cli::load_config(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
     let scratch = tempfile::tempdir_in(".").or_else(|_| tempfile::tempdir())?;
     loaded.config.store = format!("sqlite:{}", scratch.path().join("bench.db").display());
     loaded.config.http.listen.set_port(0);
@@ -75,10 +67,11 @@ pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
 async fn measure(config: config::Config, time: Duration) -> Result<Vec<Row>, Failure> {
     let server = Server::start(config).await?;
     let url = format!("http://{}", server.address());
-    let mut rows = vec![native(time)?];
-    rows.push(sandboxed(&server, time).await?);
-    rows.push(http_validation(&url, time).await?);
-    rows.push(end_to_end(&url, time).await?);
+    let work = Work::standard()?;
+    let mut rows = vec![native(&work, time)?];
+    rows.push(sandboxed(&work, &server, time).await?);
+    rows.push(http_validation(&work, &url, time).await?);
+    rows.push(end_to_end(&work, &url, time).await?);
     rows.push(embeddings(&server, time, 1).await?);
     rows.push(embeddings(&server, time, BATCH).await?);
     rows.push(generation(&server, time).await?);
@@ -87,16 +80,12 @@ async fn measure(config: config::Config, time: Duration) -> Result<Vec<Row>, Fai
 }
 
 /// The floor: the same schema and document with the same library, compiled into this program.
-fn native(time: Duration) -> anyhow::Result<Row> {
-    let form: Value = serde_json::from_str(FORM)?;
-    let validator = jsonschema::options()
-        .should_validate_formats(true)
-        .build(&form["schema"])
-        .map_err(|error| anyhow::anyhow!("compiling the bench schema: {error}"))?;
+fn native(work: &Work, time: Duration) -> anyhow::Result<Row> {
+    let validator = work.native_validator()?;
     let mut times = Times::new(time);
     while times.go_on() {
         times.one(|| {
-            let data: Value = serde_json::from_str(black_box(SUBMISSION)).unwrap_or_default();
+            let data: Value = serde_json::from_str(black_box(&work.submission)).unwrap_or_default();
             black_box(validator.is_valid(&data));
         });
     }
@@ -104,27 +93,20 @@ fn native(time: Duration) -> anyhow::Result<Row> {
 }
 
 /// A fresh instance that prepares and validates, on a pool's thread.
-async fn sandboxed(server: &Server, time: Duration) -> anyhow::Result<Row> {
-    let definition = FormDefinition::parse(FORM.as_bytes())?;
-    let pipeline = Arc::new(Pipeline::new("bench", 1, Arc::new(definition)));
+async fn sandboxed(work: &Work, server: &Server, time: Duration) -> anyhow::Result<Row> {
+    let (pipeline, step) = (work.pipeline(1), work.step.clone());
     let catalog = server.catalog().clone();
-    let submission = SubmissionInput {
-        id: ulid::Ulid::generate().to_string(),
-        submitted_at: crate::clock::rfc3339(crate::clock::now()),
-        data: SUBMISSION.into(),
-        results: Vec::new(),
-    };
+    let submission = work.input();
     let lane = server.lane(Pool::High);
     let times = lane
         .spawn(move || async move {
             let mut times = Times::new(time);
             while times.go_on() {
                 let began = Instant::now();
-                let context = CallContext {
-                    owner: "bench".into(),
-                    ..CallContext::default()
-                };
-                let report = pipeline.run_step(&catalog, "check", &submission, context).await.report;
+                let report = pipeline
+                    .run_step(&catalog, &step, &submission, call_context())
+                    .await
+                    .report;
                 let output = report.result.map_err(anyhow::Error::new)?;
                 anyhow::ensure!(!output.rejected, "the bench submission is not valid: {}", output.json);
                 times.add(began.elapsed());
@@ -135,13 +117,13 @@ async fn sandboxed(server: &Server, time: Duration) -> anyhow::Result<Row> {
     Ok(times.row("sandboxed validation", "fresh instance, prepare and validate"))
 }
 
-async fn http_validation(url: &str, time: Duration) -> anyhow::Result<Row> {
+async fn http_validation(work: &Work, url: &str, time: Duration) -> anyhow::Result<Row> {
     let client = reqwest::Client::new();
-    publish(&client, url).await?;
+    publish(&client, url, &work.form).await?;
     let mut times = Times::new(time);
     while times.go_on() {
         let began = Instant::now();
-        let answer: Value = post(&client, &format!("{url}/v1/forms/bench/validate")).await?;
+        let answer: Value = post(&client, &format!("{url}/v1/forms/bench/validate"), &work.submission).await?;
         anyhow::ensure!(answer["valid"] == true, "not valid: {answer}");
         times.add(began.elapsed());
     }
@@ -149,7 +131,7 @@ async fn http_validation(url: &str, time: Duration) -> anyhow::Result<Row> {
 }
 
 /// Submissions acknowledged after fsync, until all of them are done.
-async fn end_to_end(url: &str, time: Duration) -> anyhow::Result<Row> {
+async fn end_to_end(work: &Work, url: &str, time: Duration) -> anyhow::Result<Row> {
     let client = reqwest::Client::new();
     let address = format!("{url}/v1/forms/bench/submissions");
     let began = Instant::now();
@@ -160,7 +142,7 @@ async fn end_to_end(url: &str, time: Duration) -> anyhow::Result<Row> {
             let mut last = String::new();
             while times.go_on() {
                 let sent = Instant::now();
-                let answer = post(&client, &address).await?;
+                let answer = post(&client, &address, &work.submission).await?;
                 times.add(sent.elapsed());
                 last = answer["id"].as_str().context("no id")?.to_owned();
             }
@@ -274,11 +256,11 @@ async fn generation(server: &Server, time: Duration) -> anyhow::Result<Row> {
     Ok(row)
 }
 
-async fn publish(client: &reqwest::Client, url: &str) -> anyhow::Result<()> {
+async fn publish(client: &reqwest::Client, url: &str, form: &str) -> anyhow::Result<()> {
     let response = client
         .put(format!("{url}/v1/forms/bench"))
         .header("content-type", "application/json")
-        .body(FORM)
+        .body(form.to_owned())
         .send()
         .await?;
     let status = response.status();
@@ -290,11 +272,11 @@ async fn publish(client: &reqwest::Client, url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn post(client: &reqwest::Client, url: &str) -> anyhow::Result<Value> {
+async fn post(client: &reqwest::Client, url: &str, body: &str) -> anyhow::Result<Value> {
     let response = client
         .post(url)
         .header("content-type", "application/json")
-        .body(SUBMISSION)
+        .body(body.to_owned())
         .send()
         .await?;
     let status = response.status();
