@@ -13,7 +13,10 @@ use crate::{CallContext, ProgressSink};
 
 /// The store's data: one call's view of the host.
 pub(crate) struct State {
-    wasi: WasiCtx,
+    /// Made when the guest first asks for it: a validation never does, and making it is a tenth of what a call adds to
+    /// the engine's own work.
+    wasi: Option<WasiCtx>,
+    stdio: BoundedOutput,
     pub(crate) table: ResourceTable,
     pub(crate) limiter: MemoryLimiter,
     pub(crate) meter: Arc<Meter>,
@@ -37,15 +40,11 @@ impl State {
         context: &CallContext,
         stdio: &BoundedOutput,
     ) -> Self {
-        let wasi = WasiCtxBuilder::new()
-            .stdout(stdio.clone())
-            .stderr(stdio.clone())
-            .max_random_size(MAX_RANDOM_BYTES)
-            .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         let mut state = Self {
-            wasi,
+            wasi: None,
+            stdio: stdio.clone(),
             table,
             limiter: MemoryLimiter(Arc::clone(&meter)),
             inference,
@@ -90,8 +89,15 @@ impl State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
+        let ctx = self.wasi.get_or_insert_with(|| {
+            WasiCtxBuilder::new()
+                .stdout(self.stdio.clone())
+                .stderr(self.stdio.clone())
+                .max_random_size(MAX_RANDOM_BYTES)
+                .build()
+        });
         WasiCtxView {
-            ctx: &mut self.wasi,
+            ctx,
             table: &mut self.table,
         }
     }

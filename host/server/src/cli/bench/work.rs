@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::Shared;
 use crate::cli::exit::Failure;
 use crate::cli::read_input;
-use crate::config::{self, Config};
+use crate::config::Config;
 
 /// Form of 30 fields.
 const FORM: &str = include_str!("../../../bench/form.json");
