@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use formwork_engine::{Plugin, Setup, SubmissionInput};
+use formwork_engine::{Output, Plugin, Report as CallReport, Setup, SubmissionInput};
 use formwork_pipeline::{Catalog, Pipeline};
 use formwork_scheduler::Lane;
 use formwork_tasks::Pool;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use super::figures::{Bar, Figure, Figures, Ratio, Report, round};
-use super::floor::{BareFloor, make_snapshot};
+use super::floor::{BareFloor, make_snapshot, plain_call};
 use super::http::HttpRows;
 use super::queue::Queue;
 use super::work::{Work, call_context, scratch};
@@ -272,9 +272,7 @@ impl CallRows {
         let plugin = catalog.resolve(&work.plugin)?;
         let submission = work.input();
         let (plain, snapshot) = (work.setup(PLAIN)?, work.setup(SNAPSHOT)?);
-        let snapshot = make_snapshot(&plugin, &snapshot, call_context())
-            .await?
-            .then_some(snapshot);
+        let snapshot = make_snapshot(&plugin, &snapshot).await?.then_some(snapshot);
         let snapshot_floor = match &snapshot {
             Some(setup) => BareFloor::snapshot(&plugin, setup, &submission)?,
             None => None,
@@ -312,7 +310,10 @@ impl CallRows {
             report.add(FLOOR_SNAPSHOT, "fresh instance of the snapshot, bare store", figures);
         }
         if let Some(setup) = &self.snapshot {
-            let figures = round(slice, async || self.call(setup).await).await?;
+            let figures = round(slice, async || {
+                accepted(self.plugin.work(setup, &self.submission, call_context()).await)
+            })
+            .await?;
             report.add(CALL_SNAPSHOT, "Formwork's call: every limit and meter", figures);
         }
         let lane = round(slice, async || self.on_lane().await).await?;
@@ -321,15 +322,11 @@ impl CallRows {
             let figures = round(slice, async || floor.fresh().await).await?;
             report.add(FLOOR_PLAIN, "fresh instance, prepare and work, bare store", figures);
         }
-        let call = round(slice, async || self.call(&self.plain).await).await?;
+        let call = round(slice, async || {
+            accepted(plain_call(&self.plugin, &self.plain, &self.submission).await)
+        })
+        .await?;
         report.add(CALL_PLAIN, "Formwork's call: every limit and meter", call);
-        Ok(())
-    }
-
-    async fn call(&self, setup: &Setup) -> anyhow::Result<()> {
-        let report = self.plugin.work(setup, &self.submission, call_context()).await;
-        let output = report.result?;
-        anyhow::ensure!(!output.rejected, "the bench submission is not valid: {}", output.json);
         Ok(())
     }
 
@@ -339,8 +336,12 @@ impl CallRows {
         let done = self
             .lane
             .spawn(move || async move { pipeline.run_step(&catalog, &step, &submission, call_context()).await });
-        let output = done.await?.report.result?;
-        anyhow::ensure!(!output.rejected, "the bench submission is not valid: {}", output.json);
-        Ok(())
+        accepted(done.await?.report)
     }
+}
+
+fn accepted(report: CallReport<Output>) -> anyhow::Result<()> {
+    let output = report.result?;
+    anyhow::ensure!(!output.rejected, "the bench submission is not valid: {}", output.json);
+    Ok(())
 }

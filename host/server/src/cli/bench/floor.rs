@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use formwork_engine::floor::{Floor, Instance};
-use formwork_engine::{CallContext, Plugin, Setup, SubmissionInput};
+use formwork_engine::{Output, Plugin, Report, Setup, SubmissionInput};
+
+use super::work::call_context;
 
 /// What wasmtime alone takes: the same image in a bare store, no limits, no meters.
 pub(crate) struct BareFloor {
@@ -68,7 +70,12 @@ fn accepted(findings: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Formwork's call on the path that is taken while there is no snapshot; it must not cause one to be made.
+pub(crate) async fn plain_call(plugin: &Plugin, setup: &Setup, submission: &SubmissionInput) -> Report<Output> {
+    plugin.work(setup, submission, call_context()).await
+}
+
 /// Makes the snapshot of a form version and waits until it serves; `false` where there are none.
-pub(crate) async fn make_snapshot(_plugin: &Plugin, _setup: &Setup, _context: CallContext) -> anyhow::Result<bool> {
+pub(crate) async fn make_snapshot(_plugin: &Plugin, _setup: &Setup) -> anyhow::Result<bool> {
     Ok(false)
 }

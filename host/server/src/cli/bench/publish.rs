@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::figures::{Figures, cpus};
 use super::floor::make_snapshot;
-use super::work::{FORM_ID, Work, call_context, scratch};
+use super::work::{FORM_ID, Work, scratch};
 use super::{Shared, http};
 use crate::cli::Global;
 use crate::cli::exit::Failure;
@@ -107,6 +107,14 @@ async fn measure(server: &Server, work: &Work, options: &Options) -> anyhow::Res
     }
     let first_validation = Figures::of(samples, began.elapsed());
     memory.push(("each version used once", Memory::read()?));
+    let plugin = server.catalog().resolve(&work.plugin)?;
+    let mut snapshots_made = true;
+    for version in 1..=options.versions {
+        snapshots_made = snapshots_made && make_snapshot(&plugin, &work.setup(version)?).await?;
+    }
+    if snapshots_made {
+        memory.push(("each version's snapshot made", Memory::read()?));
+    }
     let snapshots = snapshots(server, work, options.snapshots).await?;
     Ok(Measured {
         publishing,
@@ -145,7 +153,7 @@ async fn snapshots(server: &Server, work: &Work, count: u32) -> anyhow::Result<O
     for number in 0..count {
         let setup = work.setup(FIRST_SNAPSHOT + number)?;
         let began = Instant::now();
-        if !make_snapshot(&plugin, &setup, call_context()).await? {
+        if !make_snapshot(&plugin, &setup).await? {
             return Ok(None);
         }
         samples.push(began.elapsed());
