@@ -29,16 +29,19 @@ PLUGINS := validate classify extract export
 FORMWORK := $(CARGO_TARGET_DIR)/release/formwork
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help rust setup build plugins run demo lint test bench clean
+.PHONY: help rust setup guest-tools build plugins run demo lint test bench clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 rust:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust as https://rustup.rs says" >&2; exit 2; }
 
 setup: ## install or name what the machine lacks, fetch libraries and models
 	@scripts/setup.sh
+
+guest-tools: ## also install what makes plugins of Python and JavaScript
+	@scripts/setup.sh --guests
 
 build: rust setup ## build the host and the first-party plugins
 	cargo build $(CARGO_FLAGS)
@@ -59,7 +62,7 @@ lint: rust ## formatting and clippy, warnings are errors
 	@if [ -f plugins/Cargo.toml ]; then echo "cargo fmt (plugins)"; cargo fmt --manifest-path plugins/Cargo.toml --all --check; fi
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
-test: build lint ## build, lint, all tests, then the demo
+test: guest-tools build lint ## build, lint, all tests, then the demo
 	cargo test $(CARGO_FLAGS)
 	"$(FORMWORK)" demo
 

@@ -57,12 +57,7 @@ pub fn build(folder: &Path, out: &Path) -> Result<Built, Error> {
 }
 
 /// The component of a plugin whose language brings its interpreter along; `there` again when it was built from the same.
-fn interpreted(
-    folder: &Path,
-    language: Language,
-    manifest: &Manifest,
-    there: Option<&[u8]>,
-) -> Result<Vec<u8>, Error> {
+fn interpreted(folder: &Path, language: Language, manifest: &Manifest, there: Option<&[u8]>) -> Result<Vec<u8>, Error> {
     let mut stage = Stage::new(folder, manifest)?;
     let tool = if language == Language::Python {
         python::complete(&mut stage)?;

@@ -45,7 +45,11 @@ impl Language {
             }),
             _ => Err(Error::Ambiguous {
                 path: folder.to_owned(),
-                found: found.iter().map(|language| language.marker()).collect::<Vec<_>>().join(" and "),
+                found: found
+                    .iter()
+                    .map(|language| language.marker())
+                    .collect::<Vec<_>>()
+                    .join(" and "),
             }),
         }
     }

@@ -8,12 +8,30 @@ use crate::{Error, world};
 
 /// The SDK and the module between it and the contract.
 const SDK: [(&str, &str); 6] = [
-    ("formwork_component.py", include_str!("../../python/formwork_component.py")),
-    ("formwork_plugin/__init__.py", include_str!("../../python/formwork_plugin/__init__.py")),
-    ("formwork_plugin/errors.py", include_str!("../../python/formwork_plugin/errors.py")),
-    ("formwork_plugin/host.py", include_str!("../../python/formwork_plugin/host.py")),
-    ("formwork_plugin/pointers.py", include_str!("../../python/formwork_plugin/pointers.py")),
-    ("formwork_plugin/types.py", include_str!("../../python/formwork_plugin/types.py")),
+    (
+        "formwork_component.py",
+        include_str!("../../python/formwork_component.py"),
+    ),
+    (
+        "formwork_plugin/__init__.py",
+        include_str!("../../python/formwork_plugin/__init__.py"),
+    ),
+    (
+        "formwork_plugin/errors.py",
+        include_str!("../../python/formwork_plugin/errors.py"),
+    ),
+    (
+        "formwork_plugin/host.py",
+        include_str!("../../python/formwork_plugin/host.py"),
+    ),
+    (
+        "formwork_plugin/pointers.py",
+        include_str!("../../python/formwork_plugin/pointers.py"),
+    ),
+    (
+        "formwork_plugin/types.py",
+        include_str!("../../python/formwork_plugin/types.py"),
+    ),
 ];
 
 /// Where an author puts pure Python packages: `pip install --target packages …`.

@@ -104,7 +104,11 @@ impl Tool {
 }
 
 fn cache() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     set(CACHE_VARIABLE)
         .or_else(|| set("HOME").map(|home| home.join(".cache/formwork")))
         .unwrap_or_default()
