@@ -51,7 +51,7 @@ def _answer(work):
         raise Err(_plugin_error(error)) from None
     except Err as error:
         raise Err(_host_error(error.value)) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = traceback.format_exception(error, limit=-_FRAMES, chain=False)
         raise Err(wit.Error_Internal("".join(lines).strip()[-_MESSAGE_CHARACTERS:])) from None
 

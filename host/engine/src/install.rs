@@ -71,7 +71,7 @@ impl Engine {
             kind: manifest.kind,
             message: format!("{error:#}"),
         };
-        let world = linker(engine, &manifest.grants.keys().copied().collect())
+        let world = linker(engine, &compiled, &manifest.grants.keys().copied().collect())
             .and_then(|linker| linker.instantiate_pre(&compiled))
             .and_then(|pre| World::new(manifest.kind, pre))
             .map_err(wrong_world)?;
