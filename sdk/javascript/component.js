@@ -27,10 +27,16 @@ function answer(work) {
 
 function typed(error) {
   if (error instanceof PluginError) return { tag: error.tag, val: error.val };
+  // What the host refused comes as an exception that holds the refusal.
+  if (error instanceof Error && error.payload !== undefined) return hostError(error.payload) ?? internal(error);
+  return internal(error);
+}
+
+function internal(error) {
   if (error instanceof Error) {
     return { tag: "internal", val: `${error.name}: ${error.message}\n${error.stack ?? ""}`.trim().slice(0, MESSAGE_CHARACTERS) };
   }
-  return hostError(error) ?? { tag: "internal", val: `thrown: ${String(error)}` };
+  return { tag: "internal", val: `thrown: ${String(error)}` };
 }
 
 /** What may pass becomes `unavailable`, so that the host tries again; a refusal for good becomes `internal`. */

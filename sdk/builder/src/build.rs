@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use formwork_manifest::{Digest, Manifest, embed};
 use wasm_encoder::{ComponentSection as _, CustomSection};
 
+use crate::flatten::flatten;
 use crate::stage::Stage;
 use crate::tool::{JAVASCRIPT, PYTHON};
 use crate::{Error, Language, javascript, load_manifest, python, rust};
@@ -13,6 +14,9 @@ use crate::{Error, Language, javascript, load_manifest, python, rust};
 /// The custom section at the end of a file that says what it was built from. componentize-py and componentize-qjs make
 /// another file at each run (a hash seed is inside), so equal sources could not be told from the result.
 const SOURCES_SECTION: &str = "formwork:sources";
+
+/// Part of every sources digest: raised when the builder itself makes another file of the same sources.
+const BUILDER: &str = "1 ";
 
 /// A built plugin.
 #[derive(Debug)]
@@ -66,7 +70,8 @@ fn interpreted(folder: &Path, language: Language, manifest: &Manifest, there: Op
         javascript::complete(folder, &mut stage, manifest)?;
         JAVASCRIPT
     };
-    let mark = sources_section(&stage.digest(manifest, tool.pin));
+    let builder = format!("{BUILDER}{}", tool.pin);
+    let mark = sources_section(&stage.digest(manifest, &builder));
     if let Some(there) = there.filter(|there| there.ends_with(&mark)) {
         return Ok(there.to_vec());
     }
@@ -77,6 +82,11 @@ fn interpreted(folder: &Path, language: Language, manifest: &Manifest, there: Op
         javascript::componentize(folder, &stage, &made)?;
     }
     let component = std::fs::read(&made).map_err(Error::io("reading", &made))?;
+    let component = if language == Language::JavaScript {
+        flatten(component)
+    } else {
+        component
+    };
     let mut component = embed(&component, manifest)?;
     component.extend_from_slice(&mark);
     Ok(component)

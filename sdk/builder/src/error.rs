@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use formwork_manifest::Kind;
+
 use crate::Language;
 
 /// Why a plugin was not built.
@@ -42,6 +44,16 @@ pub enum Error {
         path: PathBuf,
         /// The files that were found.
         found: String,
+    },
+    /// The language's tool cannot make this kind of plugin.
+    #[error("no {kind} can be written in {language} yet: {why}")]
+    Unsupported {
+        /// The language.
+        language: Language,
+        /// The kind in the manifest.
+        kind: Kind,
+        /// What is missing, and what to do instead.
+        why: &'static str,
     },
     /// The tool that makes components of a language is not installed.
     #[error(

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use formwork_manifest::Manifest;
+use formwork_manifest::{Kind, Manifest};
 use serde_json::{Value, json};
 
 use crate::stage::Stage;
@@ -34,6 +34,14 @@ const DEFAULT_MAIN: &str = "index.js";
 
 /// Puts the SDK and the two modules beside the plugin's files.
 pub(crate) fn complete(plugin: &Path, stage: &mut Stage, manifest: &Manifest) -> Result<(), Error> {
+    if manifest.kind == Kind::Exporter {
+        return Err(Error::Unsupported {
+            language: Language::JavaScript,
+            kind: manifest.kind,
+            why: "componentize-qjs 0.4.5 does not give the sink back at the end of a call, which the host answers with a \
+                  trap; write it in Rust or Python",
+        });
+    }
     for (place, content) in SDK {
         stage.add(place, content)?;
     }

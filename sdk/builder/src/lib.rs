@@ -14,6 +14,7 @@
 mod build;
 mod componentize;
 mod error;
+mod flatten;
 mod javascript;
 mod language;
 mod python;

@@ -64,7 +64,7 @@ impl Stage {
         self.put(PathBuf::from(place), content.into())
     }
 
-    /// The digest of everything the build reads: the files, the world, the manifest and the tool.
+    /// The digest of everything the build reads: the files, the world, the manifest and the tools (`tool`).
     pub(crate) fn digest(&self, manifest: &Manifest, tool: &str) -> Digest {
         let mut all = Vec::new();
         // Each part with its length: `ab` + `c` must not be `a` + `bc`.
