@@ -258,6 +258,10 @@ async fn failures_reach_the_host_typed(plugin: &Plugin, exception: &[&str]) {
     let (name, _, problems) = case(failure(plugin, &json!({ "fault": "refused" })).await);
     assert_eq!((name, problems[0].pointer.as_str()), ("invalid-input", "/name"));
 
+    let (name, message, _) = case(failure(plugin, &json!({ "fault": "model" })).await);
+    assert_eq!(name, "unavailable", "what the host refused for now");
+    assert!(message.contains("no-such-model"), "{message}");
+
     let limits = [("memory", Limit::MemoryBytes), ("loop", Limit::CpuMs)];
     for (fault, limit) in limits {
         match failure(plugin, &json!({ "fault": fault })).await {

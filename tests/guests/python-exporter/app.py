@@ -59,6 +59,10 @@ def leave() -> None:
     sys.exit(3)
 
 
+def model() -> None:
+    host.embed("no-such-model", ["a"])
+
+
 def call() -> None:
     host.log("info", "from prepare")
 
@@ -71,5 +75,6 @@ FAULTS = {
     "loop": loop,
     "recursion": recursion,
     "leave": leave,
+    "model": model,
     "call": call,
 }

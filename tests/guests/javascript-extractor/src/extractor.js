@@ -1,5 +1,6 @@
 // Finds words with capitals, and fails in every way that a test asks for.
 import { Internal, InvalidInput, Unavailable, field } from "formwork-plugin";
+import embeddings from "formwork:plugin/embeddings@1.0.0";
 import log from "formwork:plugin/log@1.0.0";
 
 const faults = {
@@ -13,6 +14,7 @@ const faults = {
   broken: () => {
     throw new Internal("the table is empty");
   },
+  model: () => embeddings.embed("no-such-model", ["a"]),
   text: () => {
     throw "a text";
   },
