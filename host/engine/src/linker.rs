@@ -5,20 +5,22 @@ use std::collections::BTreeSet;
 use formwork_bindings::v1::host::{embeddings, generation, host_types, log, progress, sinks, tensors};
 use formwork_bindings::v1::types;
 use formwork_manifest::Grant;
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, Linker};
 
+use crate::no_network;
 use crate::state::State;
 
 impl types::Host for State {}
 
 /// WASI packages every plugin may import. They reach clocks, randomness and the bounded standard streams; there are no
-/// arguments, no environment and no preopened folder behind the others. Sockets and HTTP are not among them.
-const WASI_PACKAGES: [&str; 5] = [
+/// arguments, no environment and no preopened folder behind the others, and sockets trap. HTTP is not among them.
+const WASI_PACKAGES: [&str; 6] = [
     "wasi:cli/",
     "wasi:clocks/",
     "wasi:filesystem/",
     "wasi:io/",
     "wasi:random/",
+    no_network::PACKAGE,
 ];
 
 /// Interfaces of the contract that need no grant.
@@ -52,8 +54,12 @@ pub(crate) fn need(name: &str) -> Need {
     }
 }
 
-/// A linker that has what the grants allow and nothing else.
-pub(crate) fn linker(engine: &wasmtime::Engine, grants: &BTreeSet<Grant>) -> wasmtime::Result<Linker<State>> {
+/// A linker for `component` that has what the grants allow and nothing else.
+pub(crate) fn linker(
+    engine: &wasmtime::Engine,
+    component: &Component,
+    grants: &BTreeSet<Grant>,
+) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
@@ -68,5 +74,6 @@ pub(crate) fn linker(engine: &wasmtime::Engine, grants: &BTreeSet<Grant>) -> was
             Grant::Sink => sinks::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?,
         }
     }
+    no_network::define_traps(&mut linker, engine, component)?;
     Ok(linker)
 }

@@ -1,13 +1,22 @@
 //! One plugin folder in, one component file out.
 
-use std::io::{BufRead, BufReader};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use formwork_manifest::{Digest, Manifest, embed};
-use serde_json::Value;
+use wasm_encoder::{ComponentSection as _, CustomSection};
 
-use crate::{Error, Toolchain, componentize, load_manifest};
+use crate::flatten::flatten;
+use crate::stage::Stage;
+use crate::tool::{JAVASCRIPT, PYTHON};
+use crate::{Error, Language, javascript, load_manifest, python, rust};
+
+/// The custom section at the end of a file that says what it was built from. componentize-py and componentize-qjs make
+/// another file at each run (a hash seed is inside), so equal sources could not be told from the result.
+const SOURCES_SECTION: &str = "formwork:sources";
+
+/// Part of every sources digest: raised when the builder itself makes another file of the same sources.
+const BUILDER: &str = "1 ";
 
 /// A built plugin.
 #[derive(Debug)]
@@ -22,21 +31,23 @@ pub struct Built {
     pub manifest: Manifest,
 }
 
-/// Compiles the crate in `folder`, makes a component of it, puts the manifest inside and writes it to `out`.
+/// Makes a component of the plugin in `folder`, puts the manifest inside and writes it to `out`.
 ///
-/// Cargo's own messages go to standard error. What has not changed is not compiled again, and a file that would come
-/// out equal is left alone.
+/// What has not changed is not compiled again, and a file that would come out equal is left alone.
 ///
 /// # Errors
 /// See [`Error`].
 pub fn build(folder: &Path, out: &Path) -> Result<Built, Error> {
     let manifest = load_manifest(folder)?;
-    let module = compile(folder)?;
-    let module = std::fs::read(&module).map_err(Error::io("reading", &module))?;
-    let component = embed(&componentize(&module)?, &manifest)?;
+    let language = Language::detect(folder)?;
     let file = out.join(format!("{}-{}.wasm", manifest.name, manifest.version));
-    std::fs::create_dir_all(out).map_err(Error::io("creating", out))?;
-    if std::fs::read(&file).ok().as_deref() != Some(component.as_slice()) {
+    let there = std::fs::read(&file).ok();
+    let component = match language {
+        Language::Rust => embed(&rust::build(folder)?, &manifest)?,
+        Language::Python | Language::JavaScript => interpreted(folder, language, &manifest, there.as_deref())?,
+    };
+    if there.as_deref() != Some(component.as_slice()) {
+        std::fs::create_dir_all(out).map_err(Error::io("creating", out))?;
         let draft = file.with_extension("wasm.new");
         std::fs::write(&draft, &component).map_err(Error::io("writing", &draft))?;
         std::fs::rename(&draft, &file).map_err(Error::io("writing", &file))?;
@@ -49,61 +60,44 @@ pub fn build(folder: &Path, out: &Path) -> Result<Built, Error> {
     })
 }
 
-/// Compiles the crate in `folder` to a core module by the [`Toolchain`]'s route, and answers the module's file. The first
-/// half of [`build`], for guests of other hosts.
-///
-/// # Errors
-/// [`Error::NoToolchain`], [`Error::Cargo`], [`Error::Compile`], [`Error::NoModule`].
-pub fn compile(folder: &Path) -> Result<PathBuf, Error> {
-    let mut cargo = Command::new("cargo");
-    cargo.args([
-        "build",
-        "--release",
-        "--lib",
-        "--message-format=json-render-diagnostics",
-    ]);
-    Toolchain::detect()?.configure(&mut cargo);
-    if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
-        // Guests and host use different compilers: a shared folder would make each evict the other's work.
-        cargo.env("CARGO_TARGET_DIR", Path::new(&target).join("guests"));
+/// The component of a plugin whose language brings its interpreter along; `there` again when it was built from the same.
+fn interpreted(folder: &Path, language: Language, manifest: &Manifest, there: Option<&[u8]>) -> Result<Vec<u8>, Error> {
+    let mut stage = Stage::new(folder, manifest)?;
+    let tool = if language == Language::Python {
+        python::complete(&mut stage)?;
+        PYTHON
+    } else {
+        javascript::complete(folder, &mut stage, manifest)?;
+        JAVASCRIPT
+    };
+    let builder = format!("{BUILDER}{}", tool.pin);
+    let mark = sources_section(&stage.digest(manifest, &builder));
+    if let Some(there) = there.filter(|there| there.ends_with(&mark)) {
+        return Ok(there.to_vec());
     }
-    let mut child = cargo
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(Error::Cargo)?;
-    let mut module = None;
-    if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).lines() {
-            let line = line.map_err(Error::Cargo)?;
-            module = built_module(&line, folder).or(module);
-        }
+    let made = stage.beside("component.wasm");
+    if language == Language::Python {
+        python::componentize(folder, &stage, &made)?;
+    } else {
+        javascript::componentize(folder, &stage, &made)?;
     }
-    if !child.wait().map_err(Error::Cargo)?.success() {
-        return Err(Error::Compile {
-            path: folder.to_owned(),
-        });
-    }
-    module.ok_or_else(|| Error::NoModule {
-        path: folder.to_owned(),
-    })
+    let component = std::fs::read(&made).map_err(Error::io("reading", &made))?;
+    let component = if language == Language::JavaScript {
+        flatten(component)
+    } else {
+        component
+    };
+    let mut component = embed(&component, manifest)?;
+    component.extend_from_slice(&mark);
+    Ok(component)
 }
 
-/// The module in one of cargo's messages, when it is of the crate in `folder`.
-fn built_module(message: &str, folder: &Path) -> Option<PathBuf> {
-    let message: Value = serde_json::from_str(message).ok()?;
-    let manifest_path = Path::new(message.get("manifest_path")?.as_str()?)
-        .parent()?
-        .canonicalize()
-        .ok()?;
-    if message.get("reason")? != "compiler-artifact" || manifest_path != folder.canonicalize().ok()? {
-        return None;
-    }
-    let files = message.get("filenames")?.as_array()?;
-    files
-        .iter()
-        .filter_map(Value::as_str)
-        .find(|name| name.ends_with(".wasm"))
-        .map(PathBuf::from)
+fn sources_section(digest: &Digest) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let section = CustomSection {
+        name: SOURCES_SECTION.into(),
+        data: Cow::Borrowed(digest.as_str().as_bytes()),
+    };
+    section.append_to_component(&mut bytes);
+    bytes
 }

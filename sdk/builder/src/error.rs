@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use formwork_manifest::Kind;
+
+use crate::Language;
+
 /// Why a plugin was not built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -22,6 +26,56 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Where in it and what is wrong.
+        message: String,
+    },
+    /// The folder holds none of the files that show a language.
+    #[error(
+        "{path} holds no plugin: a Rust plugin has Cargo.toml, a Python one app.py, a JavaScript one package.json",
+        path = path.display()
+    )]
+    NoLanguage {
+        /// The plugin's folder.
+        path: PathBuf,
+    },
+    /// The folder holds several of them.
+    #[error("{path} holds {found}: keep each plugin in a folder of its own", path = path.display())]
+    Ambiguous {
+        /// The plugin's folder.
+        path: PathBuf,
+        /// The files that were found.
+        found: String,
+    },
+    /// The language's tool cannot make this kind of plugin.
+    #[error("no {kind} can be written in {language} yet: {why}")]
+    Unsupported {
+        /// The language.
+        language: Language,
+        /// The kind in the manifest.
+        kind: Kind,
+        /// What is missing, and what to do instead.
+        why: &'static str,
+    },
+    /// The tool that makes components of a language is not installed.
+    #[error(
+        "{tool} is missing, which makes components of {language} plugins: run `scripts/setup.sh --guests` in Formwork's \
+         source tree, or `{install}`"
+    )]
+    MissingTool {
+        /// The language.
+        language: Language,
+        /// The tool.
+        tool: &'static str,
+        /// A command that installs it.
+        install: &'static str,
+    },
+    /// The tool refused the plugin.
+    #[error("{tool} failed for {path}:\n{message}", path = path.display())]
+    Tool {
+        /// The tool.
+        tool: &'static str,
+        /// The plugin's folder.
+        path: PathBuf,
+        /// The end of what it said.
         message: String,
     },
     /// Nothing on this machine compiles to WebAssembly.

@@ -21,7 +21,7 @@ const MAX_COMPONENT_BYTES: u64 = 256 << 20;
 pub(crate) enum Command {
     /// Compile a plugin's folder into one component file.
     Build {
-        /// The folder with `plugin.toml` and `Cargo.toml`.
+        /// The folder with `plugin.toml` and, by language, `Cargo.toml`, `app.py` or `package.json`.
         folder: PathBuf,
         /// Where to put NAME-VERSION.wasm.
         #[arg(long, default_value = "plugins-built")]
