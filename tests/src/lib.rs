@@ -10,8 +10,10 @@
     reason = "a test that cannot be set up should stop with a message"
 )]
 
+mod arena;
 mod installed;
 mod test_data;
 
+pub use arena::{Arena, call, echo};
 pub use installed::{build, engine, form, install, setup, submission};
 pub use test_data::test_data;
