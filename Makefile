@@ -29,7 +29,7 @@ PLUGINS := validate classify extract export
 FORMWORK := $(CARGO_TARGET_DIR)/release/formwork
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help rust setup build plugins run demo lint test bench clean
+.PHONY: help rust setup build plugins run demo lint test bench fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,19 @@ test: build lint ## build, lint, all tests, then the demo
 
 bench: build ## measure validation, tasks, HTTP, embeddings and generation on this machine
 	"$(FORMWORK)" bench
+
+# Coverage counters in everything that is compiled: stable Rust has the pass, cargo-fuzz only adds nightly's sanitisers.
+FUZZ ?= host_calls
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares
+HOST_TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
+
+fuzz: rust setup ## look for inputs that break a promise: FUZZ=package|host_calls|lifting FUZZ_SECONDS=60
+	@mkdir -p fuzz/artifacts fuzz/corpus/$(FUZZ)
+	RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --release --locked --manifest-path fuzz/Cargo.toml --target $(HOST_TARGET) --bin $(FUZZ) -- \
+	  fuzz/corpus/$(FUZZ) -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=fuzz/artifacts/$(FUZZ)- -max_len=4096
 
 clean: ## remove what was compiled; libraries and models stay
 	@if command -v cargo >/dev/null; then cargo clean; fi

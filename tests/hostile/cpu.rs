@@ -29,7 +29,12 @@ fn spins_after_returning() -> Guest {
 
 #[tokio::test]
 async fn an_endless_work_function_ends_at_the_cpu_limit_in_every_kind() {
-    for guest in [Guest::validator(), Guest::classifier(), Guest::extractor(), Guest::exporter()] {
+    for guest in [
+        Guest::validator(),
+        Guest::classifier(),
+        Guest::extractor(),
+        Guest::exporter(),
+    ] {
         attack(&guest.work(SPIN)).await.limit(Limit::CpuMs, CPU_MS);
     }
 }
@@ -40,7 +45,9 @@ async fn an_endless_prepare_ends_at_the_cpu_limit() {
     attack(&guest).await.limit(Limit::CpuMs, CPU_MS);
     let arena = Arena::shared().await;
     let plugin = arena.plugin(&guest).await;
-    let report = plugin.prepare(&setup(&json!({}), &Value::Null), CallContext::default()).await;
+    let report = plugin
+        .prepare(&setup(&json!({}), &Value::Null), CallContext::default())
+        .await;
     Ended(report).limit(Limit::CpuMs, CPU_MS);
     arena.serves().await;
 }
@@ -82,7 +89,8 @@ async fn tail_calls_without_end_end_at_the_cpu_limit() {
 /// Such an instruction runs to its end before the clock is looked at, so the size of the memory bounds the delay.
 #[tokio::test]
 async fn bulk_memory_instructions_end_at_the_cpu_limit() {
-    let fill = "(loop $again (memory.fill (i32.const 65536) (i32.const 7) (i32.const 62914560)) (br $again)) (unreachable)";
+    let fill =
+        "(loop $again (memory.fill (i32.const 65536) (i32.const 7) (i32.const 62914560)) (br $again)) (unreachable)";
     let guest = Guest::validator()
         .pages("1000")
         .limits(&json!({ "memory_mib": 64, "cpu_ms": 200 }))
@@ -177,9 +185,7 @@ async fn a_dropped_call_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_guest_gives_the_thread_to_others_while_it_spins() {
-    let guest = Guest::validator()
-        .work(SPIN)
-        .limits(&json!({ "cpu_ms": 200 }));
+    let guest = Guest::validator().work(SPIN).limits(&json!({ "cpu_ms": 200 }));
     let done = std::cell::Cell::new(false);
     let (ended, turns) = tokio::join!(
         async {

@@ -61,8 +61,9 @@ impl<T: Debug> Ended<T> {
     #[track_caller]
     pub(crate) fn limit(self, limit: Limit, value: u64) {
         let usage = self.0.usage.clone();
-        let CallError::Limit(exceeded) = self.error() else {
-            panic!("no limit ended it");
+        let exceeded = match self.error() {
+            CallError::Limit(exceeded) => exceeded,
+            other => panic!("no limit ended it: {other:?}"),
         };
         assert_eq!((exceeded.limit, exceeded.value), (limit, value), "{exceeded}");
         assert!(exceeded.used >= value, "{exceeded}");

@@ -39,7 +39,10 @@ fn large(guest: Guest, answer: &[u32]) -> Guest {
 async fn a_list_longer_than_the_memory_is_a_trap() {
     for (address, length) in [(0, 1 << 28), (0, u32::MAX), (0xffff_fff0, 2), (131_000, 100)] {
         let guest = answers(Guest::validator(), &[0, address, length]);
-        assert!(matches!(attack(&guest).await.error(), CallError::Trap(_)), "{address} {length}");
+        assert!(
+            matches!(attack(&guest).await.error(), CallError::Trap(_)),
+            "{address} {length}"
+        );
     }
 }
 
@@ -51,7 +54,7 @@ async fn a_giant_list_ends_at_the_output_limit() {
 
 #[tokio::test]
 async fn one_megabyte_read_a_thousand_times_over_ends_at_the_output_limit() {
-    let strings: Vec<u32> = [0, 1 << 20].repeat(1_000);
+    let strings: Vec<u32> = [2 << 20, 1 << 20].repeat(1_000);
     let guest = large(Guest::extractor(), &[0, 0, 0, PARTS, 1_000, 0, 0]).data(PARTS, &words(&strings));
     attack(&guest).await.limit(Limit::OutputBytes, OUTPUT_BYTES);
 }
@@ -73,8 +76,12 @@ async fn a_result_outside_the_memory_is_a_trap() {
 
 #[tokio::test]
 async fn a_misaligned_result_or_list_is_a_trap() {
-    attack(&Guest::validator().work("(i32.const 1025)")).await.traps("not aligned");
-    attack(&answers(Guest::validator(), &[0, 1025, 1])).await.traps("not aligned");
+    attack(&Guest::validator().work("(i32.const 1025)"))
+        .await
+        .traps("not aligned");
+    attack(&answers(Guest::validator(), &[0, 1025, 1]))
+        .await
+        .traps("not aligned");
 }
 
 #[tokio::test]
@@ -94,7 +101,9 @@ async fn texts_that_are_not_utf8_are_a_trap() {
 #[tokio::test]
 async fn cases_that_do_not_exist_are_a_trap() {
     for answer in [[2, 0, 0, 0], [255, 0, 0, 0], [1, 5, 0, 0], [1, 255, 0, 0]] {
-        attack(&answers(Guest::validator(), &answer)).await.traps("discriminant");
+        attack(&answers(Guest::validator(), &answer))
+            .await
+            .traps("discriminant");
     }
     let severity = answers(Guest::validator(), &[0, PARTS, 1]).data(PARTS, &words(&[0, 0, 0, 0, 0, 0, 3, 0, 0]));
     attack(&severity).await.traps("discriminant");
@@ -103,15 +112,17 @@ async fn cases_that_do_not_exist_are_a_trap() {
 #[tokio::test]
 async fn a_huge_error_is_cut_to_what_can_be_recorded() {
     let length = 8 << 20;
-    let fill = format!(
-        "(memory.fill (i32.const 1048576) (i32.const 120) (i32.const {length})) (i32.const {ANSWER})"
-    );
+    let fill = format!("(memory.fill (i32.const 1048576) (i32.const 120) (i32.const {length})) (i32.const {ANSWER})");
     let message = large(Guest::validator(), &[1, 4, 1 << 20, length]).work(&fill);
     let CallError::Plugin(error) = attack(&message).await.error() else {
         panic!("not the plugin's error");
     };
     assert_eq!(error.case, "internal");
-    assert!(error.message.starts_with("xxx") && error.message.len() < 8 << 10, "{}", error.message.len());
+    assert!(
+        error.message.starts_with("xxx") && error.message.len() < 8 << 10,
+        "{}",
+        error.message.len()
+    );
 
     // A hundred thousand problems.
     let problems = large(Guest::validator(), &[1, 2, 1 << 20, 100_000]);
@@ -124,13 +135,22 @@ async fn a_huge_error_is_cut_to_what_can_be_recorded() {
 
 #[tokio::test]
 async fn scores_that_are_no_probabilities_are_refused() {
-    for score in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.1, 1.1, f32::from_bits(0x7fa0_0001)] {
+    for score in [
+        f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        -0.1,
+        1.1,
+        f32::from_bits(0x7fa0_0001),
+    ] {
         let label = words(&[0, 0, score.to_bits()]);
         for answer in [[0, PARTS, 1, 0, 0, 0, 0], [0, 0, 0, PARTS, 1, 0, 0]] {
             let guest = answers(Guest::classifier(), &answer).data(PARTS, &label);
             attack(&guest).await.bad_answer("no probability");
         }
-        extracts(field(&[span("/text", 0, 4)], "good", score)).await.bad_answer("no probability");
+        extracts(field(&[span("/text", 0, 4)], "good", score))
+            .await
+            .bad_answer("no probability");
     }
 }
 
@@ -282,7 +302,10 @@ async fn json_that_unfolds_into_memory_is_refused() {
         .data(PARTS, &words(&[0, 0, 1 << 20, 12_000_003]))
         .work(&fill);
     let error = attack(&guest).await.error();
-    assert!(matches!(error, CallError::BadAnswer(_) | CallError::Limit(_)), "{error:?}");
+    assert!(
+        matches!(error, CallError::BadAnswer(_) | CallError::Limit(_)),
+        "{error:?}"
+    );
     let grown = peak_bytes().saturating_sub(before);
     assert!(grown < 200 << 20, "the host took {} MiB", grown >> 20);
 }
@@ -297,7 +320,13 @@ fn peak_bytes() -> u64 {
 #[tokio::test]
 async fn values_that_are_not_json_are_refused() {
     let deep = "[".repeat(100_000);
-    for (bytes, expected) in [("", "JSON"), ("{", "JSON"), ("1 2", "JSON"), ("NaN", "JSON"), (deep.as_str(), "JSON")] {
+    for (bytes, expected) in [
+        ("", "JSON"),
+        ("{", "JSON"),
+        ("1 2", "JSON"),
+        ("NaN", "JSON"),
+        (deep.as_str(), "JSON"),
+    ] {
         let guest = large(Guest::classifier(), &[0, 0, 0, 0, 0, PARTS, 1])
             .data(PARTS, &words(&[TEXTS, 4]))
             .data(PARTS + 8, &words(&text(1 << 20, bytes)))
@@ -310,7 +339,10 @@ async fn values_that_are_not_json_are_refused() {
 #[tokio::test]
 async fn details_cannot_replace_what_the_contract_says() {
     let guest = answers(Guest::classifier(), &[0, 0, 0, 0, 0, PARTS, 1])
-        .data(PARTS, &words(&[text(TEXTS, "label"), text(TEXTS + 16, "\"refund\"")].concat()))
+        .data(
+            PARTS,
+            &words(&[text(TEXTS, "label"), text(TEXTS + 16, "\"refund\"")].concat()),
+        )
         .data(TEXTS, b"label")
         .data(TEXTS + 16, b"\"refund\"");
     let output = attack(&guest).await.answer();

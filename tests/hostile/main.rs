@@ -10,5 +10,14 @@
     reason = "a test that cannot go on says where"
 )]
 
+mod artefacts;
+mod bombs;
 mod cpu;
 mod harness;
+mod host_calls;
+mod lifting;
+mod memory;
+mod meters;
+mod operations;
+mod packages;
+mod reuse;

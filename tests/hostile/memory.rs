@@ -18,7 +18,9 @@ async fn one_memory_grows_to_the_limit_and_no_further() {
     let used = ended.0.usage.memory_bytes;
     assert!(used <= MEMORY_BYTES && used > MEMORY_BYTES - (64 << 10), "{used}");
     ended.limit(Limit::MemoryBytes, MEMORY_BYTES);
-    attack(&Guest::validator().prepare(GROW)).await.limit(Limit::MemoryBytes, MEMORY_BYTES);
+    attack(&Guest::validator().prepare(GROW))
+        .await
+        .limit(Limit::MemoryBytes, MEMORY_BYTES);
 }
 
 #[tokio::test]
@@ -55,10 +57,13 @@ async fn tables_count_as_memory() {
 async fn a_table_of_four_thousand_million_elements_is_refused() {
     let error = refused(Guest::validator().with("(table 4294967295 funcref)").file()).await;
     assert_eq!(error.code(), "plugin-invalid", "{error}");
-    // The most the slots hold, in more tables than a call may have.
+}
+
+#[tokio::test]
+async fn forty_tables_are_refused() {
     let hog = "(module (table 1000 funcref))";
     let error = refused((0..40).fold(Guest::validator(), |guest, _| guest.beside(hog)).file()).await;
-    assert_eq!(error.code(), "plugin-resources", "{error}");
+    assert!(error.to_string().contains("40 tables"), "{error}");
 }
 
 #[tokio::test]
@@ -73,7 +78,7 @@ async fn ten_thousand_tables_are_refused() {
 async fn too_many_memories_are_refused() {
     let guest = (0..8).fold(Guest::validator(), |guest, _| guest.beside("(module (memory 1))"));
     let error = refused(guest.file()).await;
-    assert_eq!(error.code(), "plugin-resources", "{error}");
+    assert!(error.to_string().contains("9 "), "{error}");
 }
 
 #[tokio::test]
@@ -125,7 +130,9 @@ async fn a_realloc_that_answers_one_address_for_everything_harms_nobody_else() {
 
 #[tokio::test]
 async fn a_data_segment_outside_the_memory_is_a_trap() {
-    attack(&Guest::validator().data(70_000, b"x")).await.traps("out of bounds");
+    attack(&Guest::validator().data(70_000, b"x"))
+        .await
+        .traps("out of bounds");
 }
 
 #[tokio::test]

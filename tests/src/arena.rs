@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use formwork_engine::{CallContext, Engine, EngineOptions, Grant, InstallError, Output, Plugin, Report, SubmissionInput};
+use formwork_engine::{
+    CallContext, Engine, EngineOptions, Grant, InstallError, Output, Plugin, Report, SubmissionInput,
+};
 use formwork_guests::{Guest, SCRATCH, text, words};
 use formwork_inference::{Inference, Options};
 use serde_json::{Value, json};

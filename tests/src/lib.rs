@@ -11,6 +11,7 @@
 )]
 
 mod arena;
+pub mod fuzzing;
 mod installed;
 mod test_data;
 

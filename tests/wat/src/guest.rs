@@ -196,9 +196,7 @@ impl Guest {
                 end = self.end,
             )
         } else {
-            format!(
-                r#"(func (export "{export}") (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32) {work})"#
-            )
+            format!(r#"(func (export "{export}") (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32) {work})"#)
         };
         format!(
             r#"(module

@@ -4,8 +4,7 @@
 //! value goes to the address in the last parameter.
 
 /// `$log` (level, message, fields).
-pub const LOG: &str =
-    r#"(import "formwork:plugin/log@1.0.0" "log" (func $log (param i32 i32 i32 i32 i32)))"#;
+pub const LOG: &str = r#"(import "formwork:plugin/log@1.0.0" "log" (func $log (param i32 i32 i32 i32 i32)))"#;
 
 /// `$report` (done, total, message).
 pub const PROGRESS: &str =
@@ -25,8 +24,7 @@ pub const GENERATION: &str = r#"
     (import "formwork:plugin/generation@1.0.0" "[resource-drop]completion" (func $drop_completion (param i32)))"#;
 
 /// `$run` (model, inputs, result).
-pub const TENSORS: &str =
-    r#"(import "formwork:plugin/tensors@1.0.0" "run" (func $run (param i32 i32 i32 i32 i32)))"#;
+pub const TENSORS: &str = r#"(import "formwork:plugin/tensors@1.0.0" "run" (func $run (param i32 i32 i32 i32 i32)))"#;
 
 /// `$write_sink` (sink, bytes, result), `$drop_sink`. Exporters only.
 pub const SINK: &str = r#"
@@ -34,8 +32,7 @@ pub const SINK: &str = r#"
     (import "formwork:plugin/sinks@1.0.0" "[resource-drop]sink" (func $drop_sink (param i32)))"#;
 
 /// `$random` (length, result).
-pub const RANDOM: &str =
-    r#"(import "wasi:random/random@0.2.0" "get-random-bytes" (func $random (param i64 i32)))"#;
+pub const RANDOM: &str = r#"(import "wasi:random/random@0.2.0" "get-random-bytes" (func $random (param i64 i32)))"#;
 
 /// `$now` and `$subscribe` (nanoseconds).
 pub const CLOCK: &str = r#"

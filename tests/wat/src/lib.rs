@@ -15,5 +15,5 @@ mod guest;
 pub mod imports;
 mod package;
 
-pub use guest::{Guest, SCRATCH, OK, text, words};
+pub use guest::{Guest, OK, SCRATCH, text, words};
 pub use package::{assemble, manifest, package};

@@ -27,7 +27,10 @@ pub fn assemble(kind: Kind, module: &str) -> Vec<u8> {
     for (name, text) in CONTRACT {
         contract.push_str(name, text);
     }
-    let contract = contract.parse().map_err(|(_, error)| error).expect("the contract is WIT");
+    let contract = contract
+        .parse()
+        .map_err(|(_, error)| error)
+        .expect("the contract is WIT");
     resolve.push_group(contract).expect("the contract is whole");
     let package = resolve
         .push_str("guest.wit", WIT)
