@@ -34,14 +34,14 @@ async fn beside(module: &str) -> Option<&'static str> {
 }
 
 /// A component around one core module.
-fn component(module: &Module) -> Vec<u8> {
+pub(crate) fn component(module: &Module) -> Vec<u8> {
     let mut component = Component::new();
     component.section(&ModuleSection(module));
     package(component.as_slice(), &json!({}))
 }
 
 /// A module with `functions` copies of `body`.
-fn functions(count: u32, body: &Function) -> Module {
+pub(crate) fn functions(count: u32, body: &Function) -> Module {
     let mut types = TypeSection::new();
     types.ty().function([], []);
     let (mut declared, mut code) = (FunctionSection::new(), CodeSection::new());
