@@ -27,13 +27,21 @@ pub(crate) async fn attack_with(guest: &Guest, data: &Value, context: CallContex
 
 /// Cancels the guest once it has run for a moment: it must end before any limit.
 pub(crate) async fn cancelled(guest: &Guest) {
-    let patient = guest.clone().limits(&json!({ "cpu_ms": 30_000, "wall_ms": 60_000 }));
+    // Long enough to be cancelled in; the host runs a start function once at install, which nobody cancels.
+    let patient = guest.clone().limits(&json!({ "cpu_ms": 2_000, "wall_ms": 60_000 }));
+    let arena = Arena::shared().await;
+    let plugin = arena.plugin(&patient).await;
     let context = CallContext::default();
     let cancel = context.cancel.clone();
+    let submission = submission(&json!({}));
     // The call is polled first and runs until it gives the thread away: at an epoch, or when it waits.
-    let data = json!({});
-    let (ended, ()) = tokio::join!(biased; attack_with(&patient, &data, context), async { cancel.cancel() });
-    assert_eq!(ended.error(), CallError::Cancelled);
+    let (report, ()) = tokio::join!(biased; call(&plugin, &submission, context), async { cancel.cancel() });
+    assert!(
+        report.usage.wall > Duration::ZERO && report.usage.memory_bytes > 0,
+        "it never ran"
+    );
+    assert_eq!(Ended(report).error(), CallError::Cancelled);
+    arena.serves().await;
 }
 
 /// Installs what must not be installed; the engine must serve afterwards.

@@ -35,9 +35,10 @@ async fn many_memories_share_the_limit() {
 }
 
 #[tokio::test]
-async fn memories_that_are_too_large_only_together_do_not_start() {
+async fn memories_that_are_too_large_only_together_are_refused() {
     let guest = (0..4).fold(Guest::validator(), |guest, _| guest.beside("(module (memory 9))"));
-    attack(&guest).await.limit(Limit::MemoryBytes, MEMORY_BYTES);
+    let error = refused(guest.file()).await;
+    assert_eq!(error.code(), "plugin-resources", "{error}");
 }
 
 #[tokio::test]
