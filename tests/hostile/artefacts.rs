@@ -68,7 +68,10 @@ async fn a_damaged_component_never_harms_the_host() {
     arena.serves().await;
 }
 
-fn overwrite(folder: &Path, damage: &dyn Fn(&mut Vec<u8>)) -> usize {
+/// What happened to a file.
+type Damage = fn(&mut Vec<u8>);
+
+fn overwrite(folder: &Path, damage: Damage) -> usize {
     let mut files = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -94,11 +97,11 @@ async fn a_compile_cache_that_was_cut_or_emptied_is_compiled_again() {
         ..EngineOptions::default()
     };
     Arena::new(options()).await.serves().await;
-    let damages: [&dyn Fn(&mut Vec<u8>); 4] = [
-        &|bytes| bytes.truncate(bytes.len() / 2),
-        &|bytes| bytes.clear(),
-        &|bytes| bytes.fill(0x5a),
-        &|bytes| bytes.extend([0; 100]),
+    let damages: [Damage; 4] = [
+        |bytes| bytes.truncate(bytes.len() / 2),
+        |bytes| bytes.clear(),
+        |bytes| bytes.fill(0x5a),
+        |bytes| bytes.extend([0; 100]),
     ];
     for damage in damages {
         assert!(overwrite(&folder, damage) > 0, "nothing was cached");

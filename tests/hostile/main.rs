@@ -21,3 +21,4 @@ mod meters;
 mod operations;
 mod packages;
 mod reuse;
+mod snapshots;

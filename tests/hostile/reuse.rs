@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use formwork_engine::{CallContext, CallError, EngineOptions};
+use formwork_engine::{CallContext, CallError, EngineOptions, SlotReset};
 use formwork_guests::Guest;
 use formwork_tests::{Arena, call, submission};
 use serde_json::json;
@@ -14,13 +14,17 @@ const SLOTS: u32 = 4;
 /// The mark that a call leaves in all of its memory.
 const CANARY: u8 = 0xa5;
 
-fn options(keep_resident_bytes: usize) -> EngineOptions {
+fn options(keep_resident_bytes: usize, slot_reset: SlotReset) -> EngineOptions {
     EngineOptions {
         slots: SLOTS,
         keep_resident_bytes,
+        slot_reset,
         ..EngineOptions::default()
     }
 }
+
+/// Both ways to make a slot clean; where scanning is not safe, `Auto` is the other one too.
+const RESETS: [SlotReset; 2] = [SlotReset::Auto, SlotReset::Decommit];
 
 /// Traps when it finds a mark in its memory, its table or its global, then leaves marks in all of them. It looks at the
 /// memory a word at a time from where its own data end, then takes more pages and looks at those.
@@ -56,15 +60,15 @@ const KEPT: [usize; 3] = [0, 512 << 10, 8 << 20];
 
 #[tokio::test]
 async fn no_call_finds_the_mark_of_another() {
-    for kept in KEPT {
-        let arena = Arena::new(options(kept)).await;
+    for (kept, reset) in KEPT.into_iter().flat_map(|kept| RESETS.map(|reset| (kept, reset))) {
+        let arena = Arena::new(options(kept, reset)).await;
         for pages in SIZES {
             let plugin = arena.plugin(&canary("canary", pages)).await;
             for number in 0..3 * SLOTS {
                 let report = call(&plugin, &submission(&json!({})), CallContext::default()).await;
                 assert!(
                     report.result.is_ok(),
-                    "call {number}, {kept} bytes kept, {pages} pages: {:?}",
+                    "call {number}, {kept} bytes kept, {reset:?}, {pages} pages: {:?}",
                     report.result
                 );
             }
@@ -75,8 +79,8 @@ async fn no_call_finds_the_mark_of_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_call_finds_the_mark_of_another_among_many_at_once() {
-    for kept in [0, 512 << 10] {
-        let arena = Arena::new(options(kept)).await;
+    for reset in RESETS {
+        let arena = Arena::new(options(512 << 10, reset)).await;
         let small = arena.plugin(&canary("small", SIZES[0])).await;
         let large = arena.plugin(&canary("large", SIZES[1])).await;
         let gate = Arc::new(tokio::sync::Semaphore::new(SLOTS as usize));
@@ -104,7 +108,7 @@ async fn no_call_finds_the_mark_of_another_among_many_at_once() {
 
 #[tokio::test]
 async fn a_call_that_trapped_leaves_no_mark_either() {
-    let arena = Arena::new(options(512 << 10)).await;
+    let arena = Arena::new(options(512 << 10, SlotReset::Auto)).await;
     let dirty = Guest::validator()
         .manifest(&json!({ "name": "dirty" }))
         .limits(&json!({ "memory_mib": 16 }))
