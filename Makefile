@@ -36,7 +36,7 @@ WASMTIME_FEATURES := run,serve,wizer,compile,cranelift,component-model,component
 PEERS_REPORT ?= $(PEERS)/report.md
 PEERS_FLAGS ?=
 
-.PHONY: help rust setup guest-tools build plugins run demo lint test bench bench-peers check-peers clean
+.PHONY: help rust setup guest-tools build plugins run demo lint test bench bench-peers check-peers fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -99,6 +99,19 @@ $(PEERS)/wasmtime-$(WASMTIME_VERSION):
 	cargo install wasmtime-cli --version $(WASMTIME_VERSION) --locked --no-default-features \
 	  --features $(WASMTIME_FEATURES) --root "$@.new"
 	mv "$@.new" "$@"
+
+# Coverage counters in everything that is compiled: stable Rust has the pass, cargo-fuzz only adds nightly's sanitisers.
+FUZZ ?= host_calls
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares
+HOST_TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
+
+fuzz: rust setup ## look for inputs that break a promise: FUZZ=package|host_calls|lifting FUZZ_SECONDS=60
+	@mkdir -p fuzz/artifacts fuzz/corpus/$(FUZZ)
+	RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --release --locked --manifest-path fuzz/Cargo.toml --target $(HOST_TARGET) --bin $(FUZZ) -- \
+	  fuzz/corpus/$(FUZZ) -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=fuzz/artifacts/$(FUZZ)- -max_len=4096
 
 clean: ## remove what was compiled; libraries and models stay
 	@if command -v cargo >/dev/null; then cargo clean; fi

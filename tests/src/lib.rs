@@ -10,8 +10,11 @@
     reason = "a test that cannot be set up should stop with a message"
 )]
 
+mod arena;
+pub mod fuzzing;
 mod installed;
 mod test_data;
 
+pub use arena::{Arena, call, echo};
 pub use installed::{build, build_folder, engine, form, install, install_folder, setup, submission};
 pub use test_data::test_data;

@@ -207,7 +207,7 @@ fn classify(meter: &Meter, stdio: &BoundedOutput, error: &wasmtime::Error) -> Ca
             meter.limits.output_bytes + 1,
         );
     }
-    if text.contains("handle") && text.contains("limit") {
+    if text.contains("handle") && text.contains("limit") || text.contains("no free keys") {
         return meter.exceed(Limit::Handles, MAX_HANDLES as u64, MAX_HANDLES as u64 + 1);
     }
     match error.downcast_ref::<Trap>() {

@@ -56,12 +56,14 @@ pub(crate) fn engine_config(options: &EngineOptions, reset: Reset) -> Config {
 
 fn pooling(options: &EngineOptions, reset: Reset) -> PoolingAllocationConfig {
     let slots = options.slots.max(1);
+    // As many of each as a call may have: one plugin must not use up what others wait for. They cost address space only.
+    let of_a_call = |most: usize| slots.saturating_mul(u32::try_from(most).unwrap_or(u32::MAX));
     let mut pooling = PoolingAllocationConfig::new();
     pooling
         .total_component_instances(slots)
-        .total_core_instances(slots.saturating_mul(16))
-        .total_memories(slots.saturating_mul(2))
-        .total_tables(slots.saturating_mul(4))
+        .total_core_instances(of_a_call(MAX_INSTANCES))
+        .total_memories(of_a_call(MAX_MEMORIES))
+        .total_tables(of_a_call(MAX_TABLES))
         .total_stacks(slots)
         .max_memory_size(usize::try_from(options.caps.memory_bytes).unwrap_or(usize::MAX))
         .table_elements(TABLE_ELEMENTS)

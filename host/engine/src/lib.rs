@@ -33,6 +33,7 @@ mod self_test;
 mod setup;
 mod slot_reset;
 mod snapshot;
+mod spans;
 mod state;
 mod ticker;
 

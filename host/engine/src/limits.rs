@@ -1,6 +1,7 @@
 //! Every limit of a call, in one place: name, unit, default, cap and reason.
 
 use std::fmt;
+use std::time::Duration;
 
 use formwork_manifest::LimitRequest;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,25 @@ pub(crate) const MAX_STDIO_BYTES: usize = 8 << 10;
 
 /// Longest log message or field, bytes; longer ones are cut.
 pub(crate) const MAX_LOG_TEXT_BYTES: usize = 4 << 10;
+
+/// Time for all self-tests of a plugin together. They run at every install, one after the other, before anything serves:
+/// 64 of them with five minutes each would be a server that does not start.
+pub(crate) const SELF_TESTS_TIME: Duration = Duration::from_secs(10);
+
+/// Longest message, code or pointer of a plugin's error, bytes; longer ones are cut. They are stored with each failed task.
+pub(crate) const MAX_ERROR_TEXT_BYTES: usize = 4 << 10;
+
+/// Most problems of a plugin's error; nobody reads more.
+pub(crate) const MAX_PROBLEMS: usize = 100;
+
+/// Most JSON values the host makes of one answer: each takes it up to a hundred bytes, so this is some 50 MB.
+pub(crate) const MAX_ANSWER_VALUES: usize = 500_000;
+
+/// Most bytes of an extraction's contents that are compared with the submission: a few milliseconds.
+pub(crate) const MAX_SPAN_BYTES: usize = 16 << 20;
+
+/// Host memory of an argument's element that has no bytes of its own, such as an empty string in a list.
+pub(crate) const ELEMENT_BYTES: usize = 24;
 
 /// Most fields of a log line.
 pub(crate) const MAX_LOG_FIELDS: usize = 16;

@@ -1,14 +1,18 @@
 //! A plugin's own vectors, run at every install in the sandbox they will serve from.
 
+use std::time::Instant;
+
 use formwork_manifest::{Expectation, SelfTest};
 use serde_json::Value;
 
+use crate::limits::SELF_TESTS_TIME;
 use crate::{CallContext, CallError, FormInput, InstallError, Plugin, Setup, SubmissionInput};
 
 /// Runs all vectors; the first that fails refuses the plugin.
 pub(crate) async fn run(plugin: &Plugin) -> Result<(), InstallError> {
+    let deadline = Instant::now() + SELF_TESTS_TIME;
     for test in &plugin.manifest().self_tests {
-        if let Err(message) = run_one(plugin, test).await {
+        if let Err(message) = run_one(plugin, test, deadline).await {
             return Err(InstallError::SelfTest {
                 name: test.name.clone(),
                 message,
@@ -18,7 +22,7 @@ pub(crate) async fn run(plugin: &Plugin) -> Result<(), InstallError> {
     Ok(())
 }
 
-async fn run_one(plugin: &Plugin, test: &SelfTest) -> Result<(), String> {
+async fn run_one(plugin: &Plugin, test: &SelfTest, deadline: Instant) -> Result<(), String> {
     let form = FormInput {
         id: "self-test".into(),
         version: 1,
@@ -37,6 +41,7 @@ async fn run_one(plugin: &Plugin, test: &SelfTest) -> Result<(), String> {
         results: Vec::new(),
     };
     let context = CallContext {
+        deadline: Some(deadline),
         owner: "self-test".into(),
         correlation_id: "self-test".into(),
         ..Default::default()

@@ -43,7 +43,19 @@ impl Error {
     pub(crate) fn invalid(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid {
             key: key.into(),
-            message: message.into(),
+            message: shown(message.into()),
         }
     }
+}
+
+/// Longest text of a manifest's author inside an error, bytes: errors are logged and shown, a megabyte is neither.
+const MAX_SHOWN: usize = 512;
+
+/// The beginning of a text that may be the author's.
+pub(crate) fn shown(mut text: String) -> String {
+    if text.len() > MAX_SHOWN {
+        text.truncate(text.floor_char_boundary(MAX_SHOWN));
+        text.push('…');
+    }
+    text
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
+use crate::error::shown;
 
 /// The version of the WIT contract this crate knows.
 pub const CONTRACT: &str = "1.0.0";
@@ -221,7 +222,7 @@ impl Manifest {
             return Err(Error::invalid(
                 "name",
                 format!(
-                    "`{}` must be 1 to {MAX_NAME} lower-case letters, digits or hyphens and start with a letter",
+                    "must be 1 to {MAX_NAME} lower-case letters, digits or hyphens and start with a letter, not `{}`",
                     self.name.escape_debug()
                 ),
             ));
@@ -294,7 +295,7 @@ where
     T: DeserializeOwned,
 {
     serde_path_to_error::deserialize(deserializer).map_err(|error| Error::Syntax {
-        at: error.path().to_string(),
-        message: error.inner().to_string(),
+        at: shown(error.path().to_string()),
+        message: shown(error.inner().to_string()),
     })
 }

@@ -51,6 +51,10 @@ pub fn embed(component: &[u8], manifest: &Manifest) -> Result<Vec<u8>, Error> {
     Ok(out)
 }
 
+/// Components and modules inside each other at most. Composed components nest two or three deep; each level costs whoever
+/// reads the rest hundreds of kilobytes.
+const MAX_NESTING: usize = 32;
+
 type Section<'a> = Result<(&'a str, &'a [u8]), Error>;
 
 fn top_level_sections(component: &[u8]) -> Result<impl Iterator<Item = Section<'_>>, Error> {
@@ -74,7 +78,8 @@ fn top_level_sections(component: &[u8]) -> Result<impl Iterator<Item = Section<'
         .filter_map(move |payload| match payload {
             Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => {
                 depth += 1;
-                None
+                let too_deep = || Error::NotAComponent(format!("it nests more than {MAX_NESTING} deep"));
+                (depth > MAX_NESTING).then(|| Err(too_deep()))
             }
             Ok(Payload::End(_)) => {
                 depth = depth.saturating_sub(1);

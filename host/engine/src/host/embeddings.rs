@@ -4,11 +4,12 @@ use formwork_bindings::v1::host::embeddings::{Embedded, Host};
 use formwork_bindings::v1::host::host_types::HostError;
 
 use super::{host_error, model_id};
+use crate::limits::ELEMENT_BYTES;
 use crate::state::State;
 
 impl Host for State {
     async fn embed(&mut self, model: String, texts: Vec<String>) -> wasmtime::Result<Result<Embedded, HostError>> {
-        self.enter(model.len() + texts.iter().map(String::len).sum::<usize>())?;
+        self.enter(model.len() + texts.iter().map(|text| text.len() + ELEMENT_BYTES).sum::<usize>())?;
         Ok(match self.inference.embed(&model, texts, &self.inference_call).await {
             Ok(embeddings) => {
                 self.meter.used_model(&embeddings.model);

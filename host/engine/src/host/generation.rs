@@ -8,6 +8,7 @@ use formwork_inference::GenerationRequest;
 use wasmtime::component::Resource;
 
 use super::{host_error, model_id};
+use crate::limits::ELEMENT_BYTES;
 use crate::state::State;
 
 type Running = formwork_inference::Completion;
@@ -24,7 +25,8 @@ impl Host for State {
         request: Request,
     ) -> wasmtime::Result<Result<Resource<Completion>, HostError>> {
         let schema_bytes = request.json_schema.as_ref().map_or(0, String::len);
-        self.enter(model.len() + request.system.len() + request.prompt.len() + schema_bytes)?;
+        let stop_bytes: usize = request.stop.iter().map(|text| text.len() + ELEMENT_BYTES).sum();
+        self.enter(model.len() + request.system.len() + request.prompt.len() + schema_bytes + stop_bytes)?;
         let request = GenerationRequest {
             system: request.system,
             prompt: request.prompt,

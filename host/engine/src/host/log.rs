@@ -2,7 +2,7 @@
 
 use formwork_bindings::v1::host::log::{Host, Level};
 
-use crate::limits::{MAX_LOG_FIELDS, MAX_LOG_TEXT_BYTES};
+use crate::limits::{ELEMENT_BYTES, MAX_LOG_FIELDS, MAX_LOG_TEXT_BYTES};
 use crate::state::State;
 
 /// Log bytes of a call; later lines are counted and dropped. 64 KiB: a thousand lines of a debugging session.
@@ -13,7 +13,7 @@ impl Host for State {
         let bytes = message.len()
             + fields
                 .iter()
-                .map(|(name, value)| name.len() + value.len())
+                .map(|(name, value)| name.len() + value.len() + 2 * ELEMENT_BYTES)
                 .sum::<usize>();
         self.enter(bytes)?;
         if !self.meter.log(bytes, LOG_BYTES) {

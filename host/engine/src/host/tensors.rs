@@ -5,6 +5,7 @@ use formwork_bindings::v1::host::tensors::{self, Host, TensorData};
 use formwork_inference as inference;
 
 use super::host_error;
+use crate::limits::ELEMENT_BYTES;
 use crate::state::State;
 
 impl Host for State {
@@ -17,7 +18,7 @@ impl Host for State {
             model.len()
                 + inputs
                     .iter()
-                    .map(|(name, tensor)| name.len() + bytes(&tensor.data))
+                    .map(|(name, tensor)| name.len() + bytes(&tensor.data) + tensor.shape.len() * 4 + 2 * ELEMENT_BYTES)
                     .sum::<usize>(),
         )?;
         let inputs = inputs
