@@ -8,8 +8,9 @@
 
 mod support;
 
+use formwork_guests::OK;
 use serde_json::json;
-use support::{OK, outcome, validator};
+use support::{outcome, validator};
 
 #[tokio::test]
 async fn an_answer_is_an_answer() {

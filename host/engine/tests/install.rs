@@ -9,8 +9,9 @@
 mod support;
 
 use formwork_engine::InstallError;
+use formwork_guests::OK;
 use serde_json::json;
-use support::{OK, engine, file, install, validator};
+use support::{engine, file, install, validator};
 
 async fn refused(file: Vec<u8>) -> InstallError {
     install(&engine(), file).await.unwrap_err()

@@ -10,7 +10,6 @@ use formwork_engine::{
     SubmissionInput,
 };
 use formwork_guests::Guest;
-pub(crate) use formwork_guests::OK;
 use formwork_inference::{Inference, Options};
 use serde_json::Value;
 
