@@ -236,3 +236,17 @@ async fn an_engine_serves_on_after_a_hundred_crashes() {
     }
     arena.serves().await;
 }
+
+/// The control: where memory is shared on purpose, the mark is found.
+#[tokio::test]
+async fn the_mark_is_found_in_a_batch_which_shares_its_memory() {
+    let arena = Arena::new(options(0, SlotReset::Auto)).await;
+    for pages in SIZES {
+        let plugin = arena.plugin(&canary("canary", pages)).await;
+        let batch = [submission(&json!({})), submission(&json!({}))];
+        let setup = formwork_tests::setup(&json!({}), &serde_json::Value::Null);
+        let reports = plugin.work_batch(&setup, &batch, &CallContext::default()).await;
+        assert!(reports[0].result.is_ok(), "{:?}", reports[0].result);
+        assert_eq!(reports[1].result.as_ref().unwrap_err().code(), "trap");
+    }
+}
