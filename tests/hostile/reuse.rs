@@ -164,11 +164,11 @@ async fn a_plugin_that_trapped_is_called_again() {
 
 #[tokio::test]
 async fn a_full_pool_is_an_error_that_can_be_tried_again() {
-    let arena = Arena::new(EngineOptions {
-        slots: 2,
-        ..EngineOptions::default()
-    })
-    .await;
+    let mut options = options(0, SlotReset::Auto);
+    options.slots = 2;
+    // A snapshot that is being made has a place of its own, which a call can take.
+    options.snapshots.enabled = false;
+    let arena = Arena::new(options).await;
     let limits = json!({ "cpu_ms": 30_000, "wall_ms": 60_000 });
     let spin = Guest::validator().work(crate::cpu::SPIN).limits(&limits);
     let plugin = arena.plugin(&spin).await;
@@ -235,4 +235,18 @@ async fn an_engine_serves_on_after_a_hundred_crashes() {
         assert_eq!(report.result.unwrap_err().code(), "trap");
     }
     arena.serves().await;
+}
+
+/// The control: where memory is shared on purpose, the mark is found.
+#[tokio::test]
+async fn the_mark_is_found_in_a_batch_which_shares_its_memory() {
+    let arena = Arena::new(options(0, SlotReset::Auto)).await;
+    for pages in SIZES {
+        let plugin = arena.plugin(&canary("canary", pages)).await;
+        let batch = [submission(&json!({})), submission(&json!({}))];
+        let setup = formwork_tests::setup(&json!({}), &serde_json::Value::Null);
+        let reports = plugin.work_batch(&setup, &batch, &CallContext::default()).await;
+        assert!(reports[0].result.is_ok(), "{:?}", reports[0].result);
+        assert_eq!(reports[1].result.as_ref().unwrap_err().code(), "trap");
+    }
 }

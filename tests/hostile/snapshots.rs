@@ -1,15 +1,32 @@
 //! Snapshots and batches: what one `prepare` left is given to many, and must hold nothing of any of them.
 
+use std::time::{Duration, Instant};
+
 use formwork_engine::{CallContext, EngineOptions, SnapshotError};
-use formwork_guests::Guest;
+use formwork_guests::{Guest, imports};
 use formwork_tests::{Arena, call, setup, submission};
 use serde_json::{Value, json};
 
 use crate::cpu::SPIN;
 
+/// An engine of its own: in the shared one, snapshots stand in line behind those of guests that sleep.
+fn options() -> EngineOptions {
+    EngineOptions {
+        slots: 2,
+        ..EngineOptions::default()
+    }
+}
+
 /// `prepare` leaves 7 in the memory, a global and a table; the work function traps unless it finds exactly that, then
 /// spoils all three.
-fn prepared() -> Guest {
+fn prepared(spoils_a_table: bool) -> Guest {
+    let look = "(if (i32.eqz (ref.is_null (table.get $t (i32.const 1)))) (then (unreachable)))";
+    // Writing a table is one of the things for which there are no snapshots.
+    let spoil = if spoils_a_table {
+        "(table.set $t (i32.const 1) (ref.func $realloc))"
+    } else {
+        ""
+    };
     Guest::validator()
         .manifest(&json!({ "name": "prepared" }))
         .limits(&json!({ "memory_mib": 8 }))
@@ -21,32 +38,29 @@ fn prepared() -> Guest {
              (i32.store (i32.const 1000000) (i32.const 7))
              (i32.const 1024)",
         )
-        .work(
+        .work(&format!(
             "(if (i32.ne (global.get $made) (i32.const 7)) (then (unreachable)))
              (if (i32.ne (i32.load (i32.const 40000)) (i32.const 7)) (then (unreachable)))
              (if (i32.ne (i32.load (i32.const 1000000)) (i32.const 7)) (then (unreachable)))
              (if (i32.ne (i32.load (i32.const 50000)) (i32.const 0)) (then (unreachable)))
              (if (i32.ne (i32.load (i32.const 900000)) (i32.const 0)) (then (unreachable)))
-             (if (i32.eqz (ref.is_null (table.get $t (i32.const 1)))) (then (unreachable)))
+             {look}
              (global.set $made (i32.const 8))
-             (table.set $t (i32.const 1) (ref.func $realloc))
+             {spoil}
              (memory.fill (i32.const 30000) (i32.const 165) (i32.const 1200000))
-             (i32.const 1024)",
-        )
+             (i32.const 1024)"
+        ))
 }
 
 #[tokio::test]
 async fn every_call_begins_from_what_prepare_left_and_nothing_else() {
-    for enabled in [true, false] {
-        let mut options = EngineOptions {
-            slots: 2,
-            ..EngineOptions::default()
-        };
+    for (enabled, spoils_a_table) in [(true, false), (true, true), (false, false)] {
+        let mut options = options();
         options.snapshots.enabled = enabled;
         let arena = Arena::new(options).await;
-        let plugin = arena.plugin(&prepared()).await;
+        let plugin = arena.plugin(&prepared(spoils_a_table)).await;
         let made = plugin.snapshot(&setup(&json!({}), &Value::Null)).await;
-        assert_eq!(made.is_ok(), enabled, "{made:?}");
+        assert_eq!(made.is_ok(), enabled && !spoils_a_table, "{made:?}");
         for number in 0..10 {
             let report = call(&plugin, &submission(&json!({})), CallContext::default()).await;
             assert!(
@@ -61,7 +75,7 @@ async fn every_call_begins_from_what_prepare_left_and_nothing_else() {
 
 #[tokio::test]
 async fn a_prepare_that_does_not_end_well_leaves_no_snapshot() {
-    let arena = Arena::shared().await;
+    let arena = Arena::new(options()).await;
     // An error's answer: a message at 8 of 4 bytes.
     let error = Guest::validator()
         .data(2048, &formwork_guests::words(&[1, 4, 8, 4]))
@@ -84,7 +98,7 @@ async fn a_prepare_that_does_not_end_well_leaves_no_snapshot() {
 
 #[tokio::test]
 async fn one_setups_snapshot_is_not_anothers() {
-    let arena = Arena::shared().await;
+    let arena = Arena::new(options()).await;
     // Remembers the length of the settings; answers an error unless the submission is as long.
     let guest = Guest::validator()
         .with("(global $length (mut i32) (i32.const 0))")
@@ -134,7 +148,7 @@ async fn each_submission_of_a_batch_has_its_own_limits() {
     let arena = Arena::shared().await;
     let log = "(call $log (i32.const 2) (i32.const 0) (i32.const 4) (i32.const 0) (i32.const 0))";
     let guest = Guest::validator()
-        .import(formwork_guests::imports::LOG)
+        .import(imports::LOG)
         .limits(&json!({ "host_calls": 10 }))
         .work(&format!(
             "{} (if (i32.gt_u (local.get 5) (i32.const 2)) (then {log}{log}{log})) (i32.const 1024)",
@@ -154,4 +168,51 @@ async fn each_submission_of_a_batch_has_its_own_limits() {
         [8, 8, 11, 8]
     );
     arena.serves().await;
+}
+
+fn sleeps_in_prepare() -> Guest {
+    Guest::validator()
+        .manifest(&json!({ "name": "sleeper" }))
+        .import(imports::CLOCK)
+        .import(imports::POLL)
+        .limits(&json!({ "wall_ms": 300_000 }))
+        .prepare("(call $block (call $subscribe (i64.const -1))) (i32.const 1024)")
+}
+
+/// Snapshots are made one after the other: one that sleeps must not keep the others waiting for five minutes.
+#[tokio::test]
+async fn a_prepare_that_sleeps_holds_up_the_snapshots_of_others_for_a_moment_only() {
+    let arena = Arena::new(options()).await;
+    let sleeper = arena.plugin(&sleeps_in_prepare()).await;
+    let good = arena.plugin(&prepared(false)).await;
+    let setup = setup(&json!({}), &Value::Null);
+    let began = Instant::now();
+    let (asleep, made) = tokio::join!(biased; sleeper.snapshot(&setup), good.snapshot(&setup));
+    assert!(matches!(asleep, Err(SnapshotError::Prepare(_))), "{asleep:?}");
+    made.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_engine_stops_while_a_prepare_sleeps() {
+    let arena = Arena::new(options()).await;
+    let mut guest = sleeps_in_prepare();
+    // Enough CPU time to sleep for five minutes.
+    guest = guest.limits(&json!({ "cpu_ms": 30_000 }));
+    let plugin = arena.plugin(&guest).await;
+    let setup = setup(&json!({}), &Value::Null);
+    let making = plugin.snapshot(&setup);
+    tokio::select! {
+        biased;
+        made = making => panic!("it does not sleep: {made:?}"),
+        () = std::future::ready(()) => {}
+    }
+    // Time for its thread to take the job up.
+    for _ in 0..100 {
+        arena.serves().await;
+    }
+    let began = Instant::now();
+    drop(plugin);
+    drop(arena);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }

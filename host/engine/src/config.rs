@@ -55,7 +55,8 @@ pub(crate) fn engine_config(options: &EngineOptions, reset: Reset) -> Config {
 }
 
 fn pooling(options: &EngineOptions, reset: Reset) -> PoolingAllocationConfig {
-    let slots = options.slots.max(1);
+    // One more for the snapshot that is being made: it must not take a call's place.
+    let slots = options.slots.max(1).saturating_add(options.snapshots.enabled.into());
     // As many of each as a call may have: one plugin must not use up what others wait for. They cost address space only.
     let of_a_call = |most: usize| slots.saturating_mul(u32::try_from(most).unwrap_or(u32::MAX));
     let mut pooling = PoolingAllocationConfig::new();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use formwork_inference::Inference;
+use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
 
 use crate::call::{drive, store};
@@ -12,6 +13,9 @@ use crate::output::BoundedOutput;
 use crate::snapshot::{Code, Image, Until, Values, take};
 use crate::state::State;
 use crate::{CallContext, CallError, Report};
+
+/// How many times its CPU time a computation may take on a machine that has other things to do.
+const BUSY_MACHINE: u64 = 10;
 
 /// What is the same for every call of a plugin version.
 pub(crate) struct Sandbox {
@@ -58,14 +62,23 @@ impl Sandbox {
     }
 
     /// The state that an instance of `image` is in after running `until`, under the limits of a call.
-    pub(crate) async fn take(&self, image: &Image, until: Until<'_>, owner: &str) -> Report<Vec<Values>> {
+    pub(crate) async fn take(
+        &self,
+        image: &Image,
+        until: Until<'_>,
+        owner: &str,
+        cancel: CancellationToken,
+    ) -> Report<Vec<Values>> {
         let context = CallContext {
             owner: owner.into(),
+            cancel,
             ..CallContext::default()
         };
         let mut limits = self.limits.clone();
         // Reading a memory out grows it by a page.
         limits.memory_bytes = limits.memory_bytes.saturating_add(self.code.reading_bytes());
+        // It computes and waits for nothing; asleep, it would keep those that wait for it waiting.
+        limits.wall_ms = limits.wall_ms.min(limits.cpu_ms.saturating_mul(BUSY_MACHINE));
         // The memory is lifted as one list.
         limits.output_bytes = limits.output_bytes.max(limits.memory_bytes);
         let Call { meter, stdio, store } = self.call_within(&context, limits);
@@ -79,7 +92,10 @@ impl Sandbox {
         if !self.code.is_split() {
             return Ok(pristine);
         }
-        let started = self.take(&pristine, Until::Started, "install").await.result?;
+        let started = self
+            .take(&pristine, Until::Started, "install", CancellationToken::new())
+            .await
+            .result?;
         self.code.image(&started).map_err(host)
     }
 }

@@ -39,16 +39,17 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         seeds.push([&[number][..], &[S; 16]].concat());
         seeds.push([&[number][..], &[0xff; 75]].concat());
     }
-    // Conversations: log lines; standard output; a nap; a million handles; a storm; a write to the
-    // sink, twice.
+    // Conversations. Handles are numbered from 1, which is the sink's: log lines; standard output; a nap; a sleep;
+    // handles without end; a storm; two writes to the sink; standard input; polling; much randomness.
     seeds.push([0, 2, 1, 4, 0, 0, 0, 2, 1, 4, S, 2].to_vec());
-    seeds.push([17, 19, 1, S, 20, 1, 0, 8, S, 21, 1, 0, 8, S, 22, 1, 100, S].to_vec());
-    seeds.push([13, 10, 14, 1, 16, 1, 13, 10, 14, 1].to_vec());
+    seeds.push([17, 19, 2, S, 20, 2, 0, 8, S, 21, 2, 0, 8, S, 22, 2, 100, S].to_vec());
+    seeds.push([13, 10, 14, 2, 16, 2, 13, 10, 14, 2].to_vec());
+    seeds.push([13, 0xff, 0xff, 0xff, 0xff, 0x7f, 14, 2].to_vec());
     seeds.push([13, 1, 29, 0].to_vec());
     seeds.push([12, 1, 1, 2, 0, 0, 29, 1].to_vec());
     seeds.push([9, 0, 8, S, 9, 0, 8, S].to_vec());
-    seeds.push([17, 18, 23, 1, 2, 100, S, 24, 2, 100, S].to_vec());
-    seeds.push([13, 0, 27, 64, 1, 15, 64, 1, S].to_vec());
+    seeds.push([17, 18, 23, 2, 3, 100, S, 24, 3, 100, S].to_vec());
+    seeds.push([13, 0, 27, 64, 2, 15, 64, 1, S].to_vec());
     seeds.push([11, 64, S, 11, 0xff, 0, 0, 1, 0, S].to_vec());
     seeds
 }

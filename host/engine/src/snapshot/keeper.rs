@@ -1,13 +1,14 @@
 //! Which snapshots there are. One thread makes them, one after another; calls only look.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
 use super::{Image, Until};
@@ -92,7 +93,7 @@ struct Job {
     tell: watch::Sender<Option<Outcome>>,
 }
 
-/// The snapshots of an engine. Dropping it stops its thread after the job at hand.
+/// The snapshots of an engine. Dropping it stops its thread and the job at hand.
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
     queue: Option<SyncSender<Job>>,
@@ -105,7 +106,8 @@ struct Shared {
     /// Counts uses; a snapshot's last one tells how long ago it was of use.
     uses: AtomicU64,
     disk: Option<Disk>,
-    stopping: AtomicBool,
+    /// Stops the job at hand too: what prepares may be asleep.
+    stopping: CancellationToken,
 }
 
 impl Keeper {
@@ -115,7 +117,7 @@ impl Keeper {
             entries: RwLock::default(),
             uses: AtomicU64::new(0),
             disk,
-            stopping: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
         });
         let (queue, jobs) = sync_channel(MAX_SNAPSHOT_JOBS);
         // Guests run on it: it must not be the runtime that owns anybody's timers.
@@ -235,7 +237,7 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.stopping.cancel();
         drop(self.queue.take());
         if let Some(thread) = self.thread.take() {
             // A panic there has been printed; there is nothing to add to it here.
@@ -255,7 +257,7 @@ fn progress(entry: &Entry) -> Progress {
 impl Shared {
     fn work(&self, jobs: &Receiver<Job>, runtime: &tokio::runtime::Runtime) {
         while let Ok(Job { origin, setup, tell }) = jobs.recv() {
-            if self.stopping.load(Ordering::Relaxed) {
+            if self.stopping.is_cancelled() {
                 return;
             }
             let began = Instant::now();
@@ -301,7 +303,10 @@ impl Shared {
         let values = match kept {
             Some(values) => values,
             None => {
-                let taken = origin.sandbox.take(&origin.base, Until::Prepared(setup), "snapshot");
+                let taken =
+                    origin
+                        .sandbox
+                        .take(&origin.base, Until::Prepared(setup), "snapshot", self.stopping.clone());
                 taken
                     .await
                     .result
