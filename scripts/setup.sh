@@ -82,10 +82,9 @@ find_missing_packages() {
     has python3 || require_packages python3
     python3 -m pip --version >/dev/null 2>&1 || require_packages python3-pip
   fi
-  if is_missing javascript; then
-    has node || require_packages nodejs
-    has npm || require_packages npm
-  fi
+  # Node also runs what is installed; npm only installs it.
+  [[ $guests == no ]] || has node || require_packages nodejs
+  if is_missing javascript; then has npm || require_packages npm; fi
 }
 
 # Systems without dpkg: nothing is installed there, only named.
@@ -244,7 +243,7 @@ inspect_guests() {
   done
 }
 
-# A dependency without its checksum in the pin file is refused by pip and npm both.
+# pip and npm compare each file with the checksum in the pin file.
 install_guest() {
   local language=$1 new="$scratch/$1"
   say "installing guest-tools/$language"

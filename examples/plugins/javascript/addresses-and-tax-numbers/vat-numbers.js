@@ -1,5 +1,5 @@
-// VAT numbers by country prefix: how they are written, and the check digits where the rule is published. The sums are
-// those of the European Commission's VIES documentation; a number that passes may still not be registered.
+// VAT numbers by country prefix: how they are written, and the check digits where the country has a rule for them. A
+// number that passes may still not be registered; countries without a sum here are only checked for their form.
 
 const digitsOf = (text) => [...text.replace(/\D/g, "")].map(Number);
 const weighted = (digits, weights) => weights.reduce((sum, weight, index) => sum + weight * digits[index], 0);
