@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::clock::CpuTimed;
-use crate::limits::MAX_HANDLES;
+use crate::config::GUEST_STACK_BYTES;
 use crate::meter::Meter;
 use crate::output::BoundedOutput;
 use crate::state::State;
@@ -121,9 +121,10 @@ enum Stop {
 /// Makes the store of a call and arms its limits.
 pub(crate) fn store(engine: &wasmtime::Engine, state: State, deadline: Option<Instant>) -> Store<State> {
     let lift = state.meter.limits.output_bytes.max(state.meter.limits.host_call_bytes);
+    let max_handles = state.meter.limits.max_handles();
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);
-    store.set_max_component_handles(MAX_HANDLES);
+    store.set_max_component_handles(max_handles);
     // Bounds what one lift may allocate on the host: answers and arguments alike.
     store.set_hostcall_fuel(usize::try_from(lift).unwrap_or(usize::MAX));
     store.set_epoch_deadline(1);
@@ -208,13 +209,13 @@ fn classify(meter: &Meter, stdio: &BoundedOutput, error: &wasmtime::Error) -> Ca
         );
     }
     if text.contains("handle") && text.contains("limit") || text.contains("no free keys") {
-        return meter.exceed(Limit::Handles, MAX_HANDLES as u64, MAX_HANDLES as u64 + 1);
+        return meter.exceed(Limit::Handles, meter.limits.handles, meter.limits.handles + 1);
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => CallError::Limit(crate::LimitExceeded {
             limit: Limit::Stack,
-            value: 0,
-            used: 0,
+            value: GUEST_STACK_BYTES as u64,
+            used: GUEST_STACK_BYTES as u64 + 1,
         }),
         Some(trap) => {
             let printed = stdio.text();

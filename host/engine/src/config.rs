@@ -10,7 +10,7 @@ use crate::limits::{MAX_INSTANCES, MAX_MEMORIES, MAX_TABLES};
 use crate::slot_reset::Reset;
 
 /// Host functions get what is left of the fiber's stack after the guest's share.
-const GUEST_STACK_BYTES: usize = 512 << 10;
+pub(crate) const GUEST_STACK_BYTES: usize = 512 << 10;
 const FIBER_STACK_BYTES: usize = 2 << 20;
 
 /// Frames of a trap's backtrace: enough to find the function, short enough for a log line.

@@ -123,14 +123,14 @@ enum Part {
 /// Every call of an exporter has a sink of its own.
 async fn export(guest: &Exporter, store: &mut Store<State>, part: Part) -> Answer<Output> {
     let exporting = guest.formwork_plugin_exporting();
-    let sink = store.data_mut().table.push(SinkBuffer::default())?;
+    let sink = store.data_mut().open(SinkBuffer::default())?;
     let lent = Resource::<Sink>::new_own(sink.rep());
     let records = match part {
         Part::Frame(Frame::Begin) => exporting.call_begin(&mut *store, lent).await?.map(|()| 0),
         Part::Frame(Frame::End) => exporting.call_end(&mut *store, lent).await?.map(|()| 0),
         Part::Record(submission) => exporting.call_export(&mut *store, &[submission], lent).await?,
     };
-    let bytes = store.data_mut().table.delete(sink)?.0;
+    let bytes = store.data_mut().close(sink)?.0;
     Ok(records.map_err(convert::plugin_error).map(|records| Output {
         json: json!({ "records": records, "bytes": bytes.len() }),
         rejected: false,

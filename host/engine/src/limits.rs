@@ -16,9 +16,6 @@ pub(crate) const MAX_FUNCTIONS: usize = 200_000;
 /// forms of four steps.
 pub(crate) const MAX_SNAPSHOT_JOBS: usize = 4_096;
 
-/// Live resource handles of a call. A plugin needs one for a completion and one for a sink; WASI streams add a few.
-pub(crate) const MAX_HANDLES: usize = 1_000;
-
 /// Largest answer of WASI's random functions, bytes: seeding a hash map takes 16.
 pub(crate) const MAX_RANDOM_BYTES: u64 = 64 << 10;
 
@@ -133,6 +130,11 @@ pub struct Limits {
     pub host_calls: u64,
     /// Bytes given to host functions. 16 MiB: a thousand labels with examples are 200 kB.
     pub host_call_bytes: u64,
+    /// Live resource handles. 1,000: a plugin needs one for a completion and one for a sink; WASI streams add a few.
+    pub handles: u64,
+    /// Bytes of log lines; later lines are counted and dropped, as the contract says, and end no call. 64 KiB: a
+    /// thousand lines of a debugging session.
+    pub log_bytes: u64,
 }
 
 impl Default for Limits {
@@ -144,6 +146,8 @@ impl Default for Limits {
             output_bytes: 4 << 20,
             host_calls: 10_000,
             host_call_bytes: 16 << 20,
+            handles: 1_000,
+            log_bytes: 64 << 10,
         }
     }
 }
@@ -159,7 +163,14 @@ impl Limits {
             output_bytes: 16 << 20,
             host_calls: 100_000,
             host_call_bytes: 64 << 20,
+            handles: 10_000,
+            log_bytes: 1 << 20,
         }
+    }
+
+    /// [`Self::handles`] in the engine's words.
+    pub(crate) fn max_handles(&self) -> usize {
+        usize::try_from(self.handles).unwrap_or(usize::MAX)
     }
 
     /// What a call gets: what the manifest asks, else the default, never more than the cap.
@@ -179,6 +190,8 @@ impl Limits {
                 defaults.host_call_bytes,
                 caps.host_call_bytes,
             ),
+            handles: pick(asked.handles, 1, defaults.handles, caps.handles),
+            log_bytes: pick(asked.log_kib, 1 << 10, defaults.log_bytes, caps.log_bytes),
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Usage {
     pub output_bytes: u64,
     /// Bytes of log lines, the dropped ones included.
     pub log_bytes: u64,
+    /// Most completions and sinks open at once. WASI's own handles count towards the limit and not here.
+    pub handles: u64,
 }
 
 /// Counts one call. Shared between the store, the call's frame and the epoch callback.
@@ -46,6 +48,8 @@ pub(crate) struct Meter {
     host_call_bytes: AtomicU64,
     output_bytes: AtomicU64,
     log_bytes: AtomicU64,
+    handles: AtomicU64,
+    handles_peak: AtomicU64,
     exceeded: OnceLock<LimitExceeded>,
     models: Mutex<Vec<ModelId>>,
 }
@@ -62,6 +66,8 @@ impl Meter {
             host_call_bytes: AtomicU64::new(0),
             output_bytes: AtomicU64::new(0),
             log_bytes: AtomicU64::new(0),
+            handles: AtomicU64::new(0),
+            handles_peak: AtomicU64::new(0),
             exceeded: OnceLock::new(),
             models: Mutex::new(Vec::new()),
         })
@@ -85,6 +91,7 @@ impl Meter {
             host_call_bytes: self.host_call_bytes.load(Ordering::Relaxed),
             output_bytes: self.output_bytes.load(Ordering::Relaxed),
             log_bytes: self.log_bytes.load(Ordering::Relaxed),
+            handles: self.handles_peak.load(Ordering::Relaxed),
         }
     }
 
@@ -133,9 +140,20 @@ impl Meter {
     }
 
     /// Counts bytes of log lines; `false`: this line is over the limit and dropped.
-    pub(crate) fn log(&self, bytes: usize, limit: u64) -> bool {
+    pub(crate) fn log(&self, bytes: usize) -> bool {
         let bytes = bytes as u64;
-        self.log_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= limit
+        self.log_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.limits.log_bytes
+    }
+
+    /// Counts a handle of the contract that was opened.
+    pub(crate) fn handle_opened(&self) {
+        let open = self.handles.fetch_add(1, Ordering::Relaxed) + 1;
+        self.handles_peak.fetch_max(open, Ordering::Relaxed);
+    }
+
+    /// Counts one that was closed.
+    pub(crate) fn handle_closed(&self) {
+        self.handles.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Remembers a model that answered, once each.

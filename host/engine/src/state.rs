@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use formwork_inference::{CallContext as InferenceContext, Inference};
+use wasmtime::component::Resource;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use crate::limits::{MAX_HANDLES, MAX_RANDOM_BYTES};
+use crate::limits::MAX_RANDOM_BYTES;
 use crate::meter::{MemoryLimiter, Meter};
 use crate::output::BoundedOutput;
 use crate::{CallContext, ProgressSink};
@@ -41,7 +42,7 @@ impl State {
         stdio: &BoundedOutput,
     ) -> Self {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
+        table.set_max_capacity(meter.limits.max_handles());
         let mut state = Self {
             wasi: None,
             stdio: stdio.clone(),
@@ -72,6 +73,20 @@ impl State {
             self.deadline
                 .map_or(meter.wall_limit(), |at| at.min(meter.wall_limit())),
         );
+    }
+
+    /// Gives the guest a handle of the contract.
+    pub(crate) fn open<T: Send + 'static>(&mut self, value: T) -> wasmtime::Result<Resource<T>> {
+        let handle = self.table.push(value)?;
+        self.meter.handle_opened();
+        Ok(handle)
+    }
+
+    /// Takes it back.
+    pub(crate) fn close<T: Send + 'static>(&mut self, handle: Resource<T>) -> wasmtime::Result<T> {
+        let value = self.table.delete(handle)?;
+        self.meter.handle_closed();
+        Ok(value)
     }
 
     /// Counts a host call and refuses it during `prepare`.

@@ -100,6 +100,12 @@ pub struct LimitRequest {
     /// Bytes given to host functions, KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_call_kib: Option<u64>,
+    /// Live resource handles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handles: Option<u64>,
+    /// Bytes of log lines, KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_kib: Option<u64>,
 }
 
 /// The form of a self-test.
@@ -264,6 +270,8 @@ impl Manifest {
             ("output_kib", self.limits.output_kib),
             ("host_calls", self.limits.host_calls),
             ("host_call_kib", self.limits.host_call_kib),
+            ("handles", self.limits.handles),
+            ("log_kib", self.limits.log_kib),
         ];
         if let Some((name, _)) = limits.iter().find(|(_, value)| *value == Some(0)) {
             return Err(Error::invalid(format!("limits.{name}"), "must be at least 1"));

@@ -38,7 +38,7 @@ impl Host for State {
         };
         match self.inference.generate(&model, request, &self.inference_call).await {
             Ok(completion) => {
-                let handle = self.table.push(completion)?;
+                let handle = self.open(completion)?;
                 Ok(Ok(Resource::new_own(handle.rep())))
             }
             Err(error) => Ok(Err(host_error(&error))),
@@ -80,7 +80,7 @@ impl HostCompletion for State {
     }
 
     fn drop(&mut self, handle: Resource<Completion>) -> wasmtime::Result<()> {
-        self.table.delete(Resource::<Running>::new_own(handle.rep()))?;
+        self.close(Resource::<Running>::new_own(handle.rep()))?;
         Ok(())
     }
 }

@@ -5,9 +5,6 @@ use formwork_bindings::v1::host::log::{Host, Level};
 use crate::limits::{ELEMENT_BYTES, MAX_LOG_FIELDS, MAX_LOG_TEXT_BYTES};
 use crate::state::State;
 
-/// Log bytes of a call; later lines are counted and dropped. 64 KiB: a thousand lines of a debugging session.
-const LOG_BYTES: u64 = 64 << 10;
-
 impl Host for State {
     fn log(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {
         let bytes = message.len()
@@ -16,7 +13,7 @@ impl Host for State {
                 .map(|(name, value)| name.len() + value.len() + 2 * ELEMENT_BYTES)
                 .sum::<usize>();
         self.enter(bytes)?;
-        if !self.meter.log(bytes, LOG_BYTES) {
+        if !self.meter.log(bytes) {
             return Ok(());
         }
         let message = cut(&message);

@@ -22,7 +22,7 @@ impl HostSink for State {
     }
 
     fn drop(&mut self, handle: Resource<Sink>) -> wasmtime::Result<()> {
-        self.table.delete(Resource::<SinkBuffer>::new_own(handle.rep()))?;
+        self.close(Resource::<SinkBuffer>::new_own(handle.rep()))?;
         Ok(())
     }
 }

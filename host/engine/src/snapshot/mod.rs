@@ -28,7 +28,7 @@ mod state_module;
 mod take;
 
 pub(crate) use disk::{Disk, private_folder};
-pub(crate) use keeper::{Keeper, Lookup, Origin, Progress, ReadyImage};
+pub(crate) use keeper::{Keeper, Lookup, Origin, Progress};
 pub(crate) use split::{Split, split};
 pub(crate) use state_module::Values;
 pub(crate) use take::{Code, Image, Until, take};

@@ -26,6 +26,8 @@ pub(crate) struct Image {
     /// Typed by the plugin's kind.
     pub(crate) world: World,
     instance: InstancePre<State>,
+    /// Its state modules, by the name they are imported under.
+    modules: Vec<(String, Module)>,
     /// Bytes of the state modules: about what the image holds in memory.
     pub(crate) bytes: usize,
 }
@@ -83,18 +85,32 @@ impl Code {
     /// The image of these values, one a state module.
     pub(crate) fn image(&self, values: &[Values]) -> wasmtime::Result<Image> {
         let mut linker = self.linker.clone();
-        let mut bytes = 0;
+        let (mut bytes, mut modules) = (0, Vec::new());
         for (state, values) in self.states.iter().zip(values) {
             let wasm = build(&state.shape, values).map_err(wasmtime::Error::new)?;
             bytes += wasm.len();
-            linker.root().module(&state.name, &Module::new(&self.engine, wasm)?)?;
+            let module = Module::new(&self.engine, wasm)?;
+            linker.root().module(&state.name, &module)?;
+            modules.push((state.name.clone(), module));
         }
         let instance = linker.instantiate_pre(&self.component)?;
         Ok(Image {
             world: World::new(self.kind, instance.clone())?,
             instance,
+            modules,
             bytes,
         })
+    }
+
+    /// An image for a store that holds nothing but what WASI links: what the benches measure a call against.
+    pub(crate) fn bare<T: wasmtime_wasi::WasiView>(&self, image: &Image) -> wasmtime::Result<InstancePre<T>> {
+        let mut linker = Linker::new(&self.engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        for (name, module) in &image.modules {
+            linker.root().module(name, module)?;
+        }
+        linker.define_unknown_imports_as_traps(&self.component)?;
+        linker.instantiate_pre(&self.component)
     }
 
     async fn read(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Vec<Values>> {

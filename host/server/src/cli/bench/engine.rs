@@ -274,12 +274,13 @@ impl CallRows {
         let submission = work.input();
         let (plain, snapshot) = (work.setup(PLAIN)?, work.setup(SNAPSHOT)?);
         let snapshot = plugin.snapshot(&snapshot).await.is_ok().then_some(snapshot);
-        let snapshot_floor = snapshot
-            .as_ref()
-            .and_then(|setup| BareFloor::snapshot(&plugin, setup, &submission));
+        let snapshot_floor = match &snapshot {
+            Some(setup) => BareFloor::snapshot(&plugin, setup, &submission)?,
+            None => None,
+        };
         Ok(Self {
             native: work.native_validator()?,
-            floor: BareFloor::plain(&plugin, &plain, &submission),
+            floor: BareFloor::plain(&plugin, &plain, &submission)?,
             snapshot_floor,
             plugin,
             plain,

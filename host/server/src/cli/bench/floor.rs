@@ -1,7 +1,7 @@
 //! The one place of the benches that knows `formwork_engine::floor` and snapshots.
 
 use formwork_engine::floor::{Floor, Instance};
-use formwork_engine::{Output, Plugin, Setup, SubmissionInput};
+use formwork_engine::{Plugin, Setup, SubmissionInput};
 
 /// What wasmtime alone takes: the same image in a bare store, no limits, no meters.
 pub(crate) struct BareFloor {
@@ -11,26 +11,38 @@ pub(crate) struct BareFloor {
 }
 
 impl BareFloor {
-    /// Of the component as installed: each instance prepares itself.
-    pub(crate) fn plain(plugin: &Plugin, setup: &Setup, submission: &SubmissionInput) -> Self {
+    /// Of the component as installed: each instance prepares itself. Only validators have a floor.
+    pub(crate) fn plain(plugin: &Plugin, setup: &Setup, submission: &SubmissionInput) -> anyhow::Result<Self> {
+        Ok(Self::of(Floor::plain(plugin)?, setup, submission))
+    }
+
+    /// Of the setup's snapshot; nothing where there is none.
+    pub(crate) fn snapshot(
+        plugin: &Plugin,
+        setup: &Setup,
+        submission: &SubmissionInput,
+    ) -> anyhow::Result<Option<Self>> {
+        let floor = Floor::snapshot(plugin, setup)?;
+        Ok(floor.map(|floor| Self::of(floor, setup, submission)))
+    }
+
+    fn of(floor: Floor, setup: &Setup, submission: &SubmissionInput) -> Self {
         Self {
-            floor: Floor::plain(plugin),
+            floor,
             setup: setup.clone(),
             submission: submission.clone(),
         }
     }
 
-    /// Of the setup's snapshot; nothing where there is none.
-    pub(crate) fn snapshot(plugin: &Plugin, setup: &Setup, submission: &SubmissionInput) -> Option<Self> {
-        Some(Self {
-            floor: Floor::snapshot(plugin, setup)?,
-            ..Self::plain(plugin, setup, submission)
-        })
-    }
-
     /// A fresh instance that validates and ends.
     pub(crate) async fn fresh(&self) -> anyhow::Result<()> {
-        accepted(&self.floor.instance(&self.setup).await?.work(&self.submission).await?)
+        accepted(
+            self.floor
+                .instance(&self.setup)
+                .await?
+                .validate(&self.submission)
+                .await?,
+        )
     }
 
     /// An instance that stays.
@@ -50,11 +62,11 @@ pub(crate) struct WarmFloor<'a> {
 
 impl WarmFloor<'_> {
     pub(crate) async fn call(&mut self) -> anyhow::Result<()> {
-        accepted(&self.instance.work(self.submission).await?)
+        accepted(self.instance.validate(self.submission).await?)
     }
 }
 
-fn accepted(output: &Output) -> anyhow::Result<()> {
-    anyhow::ensure!(!output.rejected, "the bench submission is not valid: {}", output.json);
+fn accepted(findings: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(findings == 0, "the bench submission has {findings} findings");
     Ok(())
 }
