@@ -9,19 +9,18 @@
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker, ResourceType};
 
-use crate::state::State;
-
 /// The package whose imports are accepted and never satisfied.
 pub(crate) const PACKAGE: &str = "wasi:sockets/";
 
 /// Stands for every resource of the package. No value of it is ever made.
 enum Socket {}
 
-/// Defines what `component` imports of the package as functions that trap.
-pub(crate) fn define_traps(
-    linker: &mut Linker<State>,
+/// Defines what `component` imports of `package` as functions that trap.
+pub(crate) fn define_traps<T: 'static>(
+    linker: &mut Linker<T>,
     engine: &wasmtime::Engine,
     component: &Component,
+    package: &str,
 ) -> wasmtime::Result<()> {
     // wasmtime's own definitions stand in the linker already.
     linker.allow_shadowing(true);
@@ -36,7 +35,7 @@ pub(crate) fn define_traps(
             if let ComponentItem::Resource(resource) = item.ty {
                 known.push(resource);
             }
-            if !interface.starts_with(PACKAGE) {
+            if !interface.starts_with(package) {
                 continue;
             }
             let mut linked = linker.instance(interface)?;
@@ -45,7 +44,7 @@ pub(crate) fn define_traps(
                     linked.resource(name, ResourceType::host::<Socket>(), |_, _| Ok(()))?;
                 }
                 ComponentItem::ComponentFunc(_) => {
-                    let message = format!("{interface} was called: a plugin has no network");
+                    let message = format!("{interface} was called, which is not there");
                     linked.func_new(name, move |_, _, _, _| Err(wasmtime::Error::msg(message.clone())))?;
                 }
                 _ => {}

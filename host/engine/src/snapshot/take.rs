@@ -8,6 +8,7 @@ use super::split::StateImport;
 use super::state_module::{MemoryValue, PAGE, Reader, Values, build, readers};
 use super::{Split, Unsupported};
 use crate::guest::World;
+use crate::no_network;
 use crate::state::State;
 use crate::{CallError, Kind, Setup, convert};
 
@@ -109,7 +110,9 @@ impl Code {
         for (name, module) in &image.modules {
             linker.root().module(name, module)?;
         }
-        linker.define_unknown_imports_as_traps(&self.component)?;
+        for package in [no_network::PACKAGE, "formwork:plugin/"] {
+            no_network::define_traps(&mut linker, &self.engine, &self.component, package)?;
+        }
         linker.instantiate_pre(&self.component)
     }
 
