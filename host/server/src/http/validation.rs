@@ -273,6 +273,8 @@ async fn validate(
     mut submissions: Vec<SubmissionInput>,
     context: &CallContext,
 ) -> Vec<Result<Checked, Problem>> {
+    // Which outcome each submission that is still being checked belongs to.
+    let mut places: Vec<usize> = (0..submissions.len()).collect();
     let unchecked = |_: &SubmissionInput| {
         Ok(Checked {
             valid: true,
@@ -284,25 +286,26 @@ async fn validate(
         if !pipeline.is_kind(catalog, step, Kind::Validator) {
             continue;
         }
-        let going: Vec<usize> = (0..)
-            .zip(&outcomes)
-            .filter(|(_, o)| o.is_ok())
-            .map(|(index, _)| index)
-            .collect();
-        let inputs: Vec<SubmissionInput> = going.iter().map(|&index| submissions[index].clone()).collect();
-        let reports = pipeline.run_step_on_many(catalog, &step.name, &inputs, context).await;
-        for (index, report) in going.into_iter().zip(reports) {
-            match (validated(&step.name, report), &mut outcomes[index]) {
+        let reports = pipeline
+            .run_step_on_many(catalog, &step.name, &submissions, context)
+            .await;
+        for ((submission, &place), report) in submissions.iter_mut().zip(&places).zip(reports) {
+            let outcome = &mut outcomes[place];
+            match (validated(&step.name, report), &mut *outcome) {
                 (Ok((rejected, validated)), Ok(checked)) => {
-                    let result = (step.name.clone(), validated.output.to_string());
-                    submissions[index].results.push(result);
+                    submission
+                        .results
+                        .push((step.name.clone(), validated.output.to_string()));
                     checked.valid &= !rejected;
                     checked.steps.push(validated);
                 }
-                (Err(problem), outcome) => *outcome = Err(problem),
+                (Err(problem), _) => *outcome = Err(problem),
                 (Ok(_), Err(_)) => {}
             }
         }
+        let mut going = places.iter().map(|&place| outcomes[place].is_ok());
+        submissions.retain(|_| going.next().unwrap_or_default());
+        places.retain(|&place| outcomes[place].is_ok());
     }
     outcomes
 }
