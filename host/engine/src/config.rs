@@ -69,6 +69,7 @@ fn pooling(options: &EngineOptions, reset: Reset) -> PoolingAllocationConfig {
         .max_memory_size(usize::try_from(options.caps.memory_bytes).unwrap_or(usize::MAX))
         .table_elements(TABLE_ELEMENTS)
         .max_component_instance_size(COMPONENT_INSTANCE_BYTES)
+        .max_memories_per_module(u32::try_from(MAX_MEMORIES).unwrap_or(u32::MAX))
         .max_core_instances_per_component(u32::try_from(MAX_INSTANCES).unwrap_or(u32::MAX))
         .max_memories_per_component(u32::try_from(MAX_MEMORIES).unwrap_or(u32::MAX))
         .max_tables_per_component(u32::try_from(MAX_TABLES).unwrap_or(u32::MAX))

@@ -15,7 +15,7 @@ use crate::limits::{Limits, MAX_COMPONENT_BYTES, MAX_FUNCTIONS, MAX_MEMORIES, MA
 use crate::linker::{Need, linker, need};
 use crate::sandbox::Sandbox;
 use crate::slot_reset::{self, Reset};
-use crate::snapshot::{Code, Disk, Keeper, Origin, Split, split};
+use crate::snapshot::{Code, Disk, Keeper, Origin, STATE_IMPORT, Split, split};
 use crate::ticker::Ticker;
 use crate::{EngineOptions, Error, InstallError, Plugin, self_test};
 
@@ -259,9 +259,8 @@ fn check_imports(
 ) -> Result<(), InstallError> {
     let mut forbidden = Vec::new();
     for (name, _) in compiled.component_type().imports(engine) {
-        let is_state = |split: &Split| split.states.iter().any(|state| state.name == name);
         match need(name) {
-            _ if split.is_some_and(is_state) => {}
+            _ if split.is_some() && name == STATE_IMPORT => {}
             Need::Nothing => {}
             Need::Grant(grant) if manifest.grants.contains_key(&grant) => {}
             Need::Grant(grant) => {

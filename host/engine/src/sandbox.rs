@@ -68,7 +68,7 @@ impl Sandbox {
         until: Until<'_>,
         owner: &str,
         cancel: CancellationToken,
-    ) -> Report<Vec<Values>> {
+    ) -> Report<Values> {
         let context = CallContext {
             owner: owner.into(),
             cancel,

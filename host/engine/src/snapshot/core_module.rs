@@ -28,24 +28,19 @@ pub(super) struct StateGlobal {
     pub(super) bits: u64,
 }
 
-/// What was taken out of one module.
+/// What was taken out of the modules of a component, all together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) memories: Vec<MemoryType>,
     pub(super) globals: Vec<StateGlobal>,
 }
 
-impl Shape {
-    pub(super) fn is_empty(&self) -> bool {
-        self.memories.is_empty() && self.globals.is_empty()
-    }
-}
-
 /// A module without its state.
 #[derive(Debug)]
 pub(super) struct Stateless {
     pub(super) wasm: Vec<u8>,
-    pub(super) shape: Shape,
+    /// It imports state.
+    pub(super) has_state: bool,
     /// It exports [`INIT`].
     pub(super) has_init: bool,
 }
@@ -58,19 +53,24 @@ pub(super) fn global_name(index: usize) -> String {
     format!("g{index}")
 }
 
-/// The module without its state; `None` when it has none and instantiating it twice does nothing twice.
-pub(super) fn take_state(wasm: &[u8]) -> Result<Option<Stateless>, Unsupported> {
+/// The module without its state, which is added to `shape`; `None` when it has none and instantiating it twice does
+/// nothing twice.
+pub(super) fn take_state(wasm: &[u8], shape: &mut Shape) -> Result<Option<Stateless>, Unsupported> {
     let mut sections = Sections::default();
     for payload in Parser::new(0).parse_all(wasm) {
         sections.read(payload?, wasm)?;
     }
     let has_init = sections.start.is_some() || !sections.active_data.is_empty();
-    if sections.shape.is_empty() && !has_init {
+    let has_state = !sections.memories.is_empty() || !sections.state_globals.is_empty();
+    if !has_state && !has_init {
         return Ok(None);
     }
-    let shape = sections.shape.clone();
-    let wasm = sections.write(has_init)?;
-    Ok(Some(Stateless { wasm, shape, has_init }))
+    let wasm = sections.write(has_init, shape)?;
+    Ok(Some(Stateless {
+        wasm,
+        has_state,
+        has_init,
+    }))
 }
 
 /// Data that instantiation copies.
@@ -84,7 +84,8 @@ struct ActiveData<'a> {
 /// The module's sections on their way from the old module to the new one.
 #[derive(Default)]
 struct Sections<'a> {
-    shape: Shape,
+    memories: Vec<MemoryType>,
+    state_globals: Vec<StateGlobal>,
     type_count: u32,
     types: TypeSection,
     imports: ImportSection,
@@ -131,12 +132,12 @@ impl<'a> Sections<'a> {
                     if memory.memory64 || memory.shared {
                         return Err(Unsupported::new("it has a 64-bit or shared memory"));
                     }
-                    self.shape.memories.push(memory);
+                    self.memories.push(memory);
                 }
             }
             Payload::GlobalSection(section) => {
-                self.shape.globals = state_globals(section.clone())?;
-                for global in section.into_iter().skip(self.shape.globals.len()) {
+                self.state_globals = state_globals(section.clone())?;
+                for global in section.into_iter().skip(self.state_globals.len()) {
                     RoundtripReencoder.parse_global(&mut self.globals, global?)?;
                 }
             }
@@ -175,14 +176,22 @@ impl<'a> Sections<'a> {
         Ok(())
     }
 
-    fn write(mut self, has_init: bool) -> Result<Vec<u8>, Unsupported> {
-        for (index, memory) in self.shape.memories.iter().enumerate() {
-            let ty = RoundtripReencoder.memory_type(*memory)?;
-            self.imports.import(STATE, &memory_name(index), EntityType::Memory(ty));
+    fn write(mut self, has_init: bool, shape: &mut Shape) -> Result<Vec<u8>, Unsupported> {
+        for memory in &self.memories {
+            let (name, ty) = (
+                memory_name(shape.memories.len()),
+                RoundtripReencoder.memory_type(*memory)?,
+            );
+            self.imports.import(STATE, &name, EntityType::Memory(ty));
+            shape.memories.push(*memory);
         }
-        for (index, global) in self.shape.globals.iter().enumerate() {
-            let ty = RoundtripReencoder.global_type(global.ty)?;
-            self.imports.import(STATE, &global_name(index), EntityType::Global(ty));
+        for global in &self.state_globals {
+            let (name, ty) = (
+                global_name(shape.globals.len()),
+                RoundtripReencoder.global_type(global.ty)?,
+            );
+            self.imports.import(STATE, &name, EntityType::Global(ty));
+            shape.globals.push(*global);
         }
         if has_init {
             let init = self.init()?;

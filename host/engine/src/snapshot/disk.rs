@@ -37,7 +37,7 @@ impl Disk {
     }
 
     /// The values kept for a setup; none when there are none that can be read.
-    pub(super) fn load(&self, code: &str, setup: SetupKey) -> Option<Vec<Values>> {
+    pub(super) fn load(&self, code: &str, setup: SetupKey) -> Option<Values> {
         let path = self.path(code, setup);
         let bytes = fs::read(&path).ok()?;
         match decode(&bytes) {
@@ -61,7 +61,7 @@ impl Disk {
     }
 
     /// Keeps values. Failing to is no error: they are made anew after the next start.
-    pub(super) fn save(&self, code: &str, setup: SetupKey, values: &[Values]) {
+    pub(super) fn save(&self, code: &str, setup: SetupKey, values: &Values) {
         let path = self.path(code, setup);
         if let Err(error) = self.write(&path, &encode(values)).and_then(|()| self.make_room()) {
             tracing::warn!(path = %path.display(), %error, "snapshot not kept on disk");
@@ -117,25 +117,22 @@ pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-fn encode(values: &[Values]) -> Vec<u8> {
+fn encode(values: &Values) -> Vec<u8> {
     let mut body = Vec::new();
     let number = |body: &mut Vec<u8>, value: u64| body.extend_from_slice(&value.to_le_bytes());
-    number(&mut body, values.len() as u64);
-    for state in values {
-        number(&mut body, state.memories.len() as u64);
-        for memory in &state.memories {
-            number(&mut body, memory.pages);
-            number(&mut body, memory.segments.len() as u64);
-            for (at, bytes) in &memory.segments {
-                number(&mut body, u64::from(*at));
-                number(&mut body, bytes.len() as u64);
-                body.extend_from_slice(bytes);
-            }
+    number(&mut body, values.memories.len() as u64);
+    for memory in &values.memories {
+        number(&mut body, memory.pages);
+        number(&mut body, memory.segments.len() as u64);
+        for (at, bytes) in &memory.segments {
+            number(&mut body, u64::from(*at));
+            number(&mut body, bytes.len() as u64);
+            body.extend_from_slice(bytes);
         }
-        number(&mut body, state.globals.len() as u64);
-        for global in &state.globals {
-            number(&mut body, *global);
-        }
+    }
+    number(&mut body, values.globals.len() as u64);
+    for global in &values.globals {
+        number(&mut body, *global);
     }
     let mut file = MAGIC.to_vec();
     file.extend_from_slice(&Sha256::digest(&body));
@@ -143,19 +140,15 @@ fn encode(values: &[Values]) -> Vec<u8> {
     file
 }
 
-fn decode(file: &[u8]) -> Option<Vec<Values>> {
+fn decode(file: &[u8]) -> Option<Values> {
     let (digest, body) = file.strip_prefix(MAGIC)?.split_at_checked(DIGEST_BYTES)?;
     if digest != &Sha256::digest(body)[..] {
         return None;
     }
     let mut reader = Reader(body);
-    let values = (0..reader.number()?)
-        .map(|_| {
-            let memories = (0..reader.number()?).map(|_| reader.memory()).collect::<Option<_>>()?;
-            let globals = (0..reader.number()?).map(|_| reader.number()).collect::<Option<_>>()?;
-            Some(Values { memories, globals })
-        })
-        .collect::<Option<Vec<_>>>()?;
+    let memories = (0..reader.number()?).map(|_| reader.memory()).collect::<Option<_>>()?;
+    let globals = (0..reader.number()?).map(|_| reader.number()).collect::<Option<_>>()?;
+    let values = Values { memories, globals };
     reader.0.is_empty().then_some(values)
 }
 
@@ -189,17 +182,14 @@ mod tests {
 
     use super::*;
 
-    fn values() -> Vec<Values> {
-        vec![
-            Values {
-                memories: vec![MemoryValue {
-                    pages: 17,
-                    segments: vec![(0, vec![1, 2, 3]), (65_536, vec![9; 5000])],
-                }],
-                globals: vec![7, u64::MAX],
-            },
-            Values::default(),
-        ]
+    fn values() -> Values {
+        Values {
+            memories: vec![MemoryValue {
+                pages: 17,
+                segments: vec![(0, vec![1, 2, 3]), (65_536, vec![9; 5000])],
+            }],
+            globals: vec![7, u64::MAX],
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod take;
 
 pub(crate) use disk::{Disk, private_folder};
 pub(crate) use keeper::{Keeper, Lookup, Origin, Progress};
-pub(crate) use split::{Split, split};
+pub(crate) use split::{STATE_IMPORT, Split, split};
 pub(crate) use state_module::Values;
 pub(crate) use take::{Code, Image, Until, take};
 

@@ -16,7 +16,7 @@ use wasm_encoder::{
 use wasmparser::{ComponentExternalKind, Encoding, Instance, Parser, Payload, Validator, WasmFeatures};
 
 use super::Unsupported;
-use super::core_module::{INIT, STATE, Shape, take_state};
+use super::core_module::{INIT, STATE, Shape, Stateless, take_state};
 use super::state_module::{self, Reader};
 
 /// A component without state.
@@ -24,31 +24,31 @@ use super::state_module::{self, Reader};
 pub(crate) struct Split {
     /// The component.
     pub(crate) component: Vec<u8>,
-    /// What it imports, one a stateful module.
-    pub(crate) states: Vec<StateImport>,
+    /// What it imports: the state of all its modules.
+    pub(crate) state: StateImport,
     /// Its exports that do what instantiation did, in order.
     pub(crate) inits: Vec<String>,
 }
 
-/// A state module that a split component imports.
-#[derive(Debug, Clone)]
+/// The name under which a split component imports its state module.
+pub(crate) const STATE_IMPORT: &str = "formwork-state";
+
+/// The state module that a split component imports.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct StateImport {
-    /// The import's name.
-    pub(crate) name: String,
     pub(super) shape: Shape,
     /// The component's exports that read this state, as [`state_module::readers`] lists them.
     pub(super) readers: Vec<String>,
 }
 
-/// A stateful module of the component.
-struct Stateful {
-    /// Its place among the state imports, if it has state and not only an init function.
-    state: Option<u32>,
-    has_init: bool,
-}
+/// Moves indices of core modules and core instances behind the state's, which is put before them.
+struct Shift;
 
-/// Moves indices of core modules and core instances behind those that are put before them.
-struct Shift(u32);
+/// How many modules, and instances, the state is.
+const STATE_MODULES: u32 = 1;
+
+/// The state's instance.
+const STATE_INSTANCE: u32 = 0;
 
 impl Reencode for Shift {
     type Error = std::convert::Infallible;
@@ -56,11 +56,11 @@ impl Reencode for Shift {
 
 impl ReencodeComponent for Shift {
     fn module_index(&mut self, module: u32) -> u32 {
-        module + self.0
+        module + STATE_MODULES
     }
 
     fn instance_index(&mut self, instance: u32) -> u32 {
-        instance + self.0
+        instance + STATE_MODULES
     }
 }
 
@@ -68,8 +68,7 @@ impl ReencodeComponent for Shift {
 pub(crate) fn split(component: &[u8]) -> Result<Split, Unsupported> {
     let modules = Modules::of(component)?;
     let mut out = Component::new();
-    modules.write_imports(&mut out)?;
-    let mut shift = Shift(modules.states());
+    modules.write_import(&mut out)?;
     // Instances of modules that have an init function, in the order they are made.
     let mut initialized = Vec::new();
     let mut instance_count = 0;
@@ -79,7 +78,7 @@ pub(crate) fn split(component: &[u8]) -> Result<Split, Unsupported> {
         match payload {
             Payload::ModuleSection { unchecked_range, .. } => {
                 if depth == 0 {
-                    let wasm = modules.rewritten.get(&module_index);
+                    let wasm = modules.stateful.get(&module_index).map(|stateful| &stateful.wasm);
                     out.section(&RawSection {
                         id: ComponentSectionId::CoreModule as u8,
                         data: wasm.map_or(&component[unchecked_range], |wasm| wasm),
@@ -109,17 +108,17 @@ pub(crate) fn split(component: &[u8]) -> Result<Split, Unsupported> {
                     {
                         let mut args: Vec<_> = args
                             .iter()
-                            .map(|arg| (arg.name, ModuleArg::Instance(arg.index + shift.0)))
+                            .map(|arg| (arg.name, ModuleArg::Instance(arg.index + STATE_MODULES)))
                             .collect();
-                        if let Some(state) = stateful.state {
-                            args.push((STATE, ModuleArg::Instance(state)));
+                        if stateful.has_state {
+                            args.push((STATE, ModuleArg::Instance(STATE_INSTANCE)));
                         }
-                        instances.instantiate(module_index + shift.0, args);
+                        instances.instantiate(module_index + STATE_MODULES, args);
                         if stateful.has_init {
-                            initialized.push(instance_count + shift.0);
+                            initialized.push(instance_count + STATE_MODULES);
                         }
                     } else {
-                        shift.parse_instance(&mut instances, instance)?;
+                        Shift.parse_instance(&mut instances, instance)?;
                     }
                     instance_count += 1;
                 }
@@ -127,7 +126,7 @@ pub(crate) fn split(component: &[u8]) -> Result<Split, Unsupported> {
             }
             Payload::ComponentAliasSection(section) => {
                 let mut aliases = ComponentAliasSection::new();
-                shift.parse_component_alias_section(&mut aliases, section)?;
+                Shift.parse_component_alias_section(&mut aliases, section)?;
                 out.section(&aliases);
             }
             Payload::CoreTypeSection(_) => return Err(Unsupported::new("it defines core types")),
@@ -152,16 +151,10 @@ pub(crate) fn split(component: &[u8]) -> Result<Split, Unsupported> {
         .enumerate()
         .map(|(index, &instance)| access.init(index, instance))
         .collect();
-    let states = modules
-        .shapes
-        .iter()
-        .zip(0_u32..)
-        .map(|(shape, index)| StateImport {
-            name: state_name(index),
-            shape: shape.clone(),
-            readers: access.readers(shape, index),
-        })
-        .collect();
+    let state = StateImport {
+        readers: access.readers(&modules.shape),
+        shape: modules.shape,
+    };
     access.write(&mut out);
     let component = out.finish();
     // What is wrong here is wrong in this file, not in the plugin; it must not reach the compiler.
@@ -170,7 +163,7 @@ pub(crate) fn split(component: &[u8]) -> Result<Split, Unsupported> {
         .map_err(|error| Unsupported::new(format!("splitting it gave no valid component: {error}")))?;
     Ok(Split {
         component,
-        states,
+        state,
         inits,
     })
 }
@@ -184,16 +177,11 @@ fn copy(out: &mut Component, component: &[u8], payload: &Payload<'_>) {
     }
 }
 
-fn state_name(index: u32) -> String {
-    format!("formwork-state-n{index}")
-}
-
 /// The core modules at the component's top level.
 #[derive(Default)]
 struct Modules {
-    rewritten: HashMap<u32, Vec<u8>>,
-    stateful: HashMap<u32, Stateful>,
-    shapes: Vec<Shape>,
+    stateful: HashMap<u32, Stateless>,
+    shape: Shape,
 }
 
 impl Modules {
@@ -213,14 +201,8 @@ impl Modules {
                     if open.len() > 1 {
                         return Err(Unsupported::new("a component inside it holds code"));
                     }
-                    if let Some(stateless) = take_state(&component[unchecked_range])? {
-                        let state = (!stateless.shape.is_empty()).then(|| {
-                            modules.shapes.push(stateless.shape);
-                            modules.states() - 1
-                        });
-                        let has_init = stateless.has_init;
-                        modules.stateful.insert(next, Stateful { state, has_init });
-                        modules.rewritten.insert(next, stateless.wasm);
+                    if let Some(stateless) = take_state(&component[unchecked_range], &mut modules.shape)? {
+                        modules.stateful.insert(next, stateless);
                     }
                     next += 1;
                 }
@@ -246,23 +228,15 @@ impl Modules {
         Ok(modules)
     }
 
-    fn states(&self) -> u32 {
-        u32::try_from(self.shapes.len()).unwrap_or(u32::MAX)
-    }
-
-    /// The state modules' types, their imports and their instances: before everything else.
-    fn write_imports(&self, out: &mut Component) -> Result<(), Unsupported> {
+    /// The state module's type, its import and its instance: before everything else.
+    fn write_import(&self, out: &mut Component) -> Result<(), Unsupported> {
         let mut types = CoreTypeSection::new();
         let mut imports = ComponentImportSection::new();
         let mut instances = InstanceSection::new();
-        for (shape, index) in self.shapes.iter().zip(0_u32..) {
-            types.ty().module(&state_module::ty(shape)?);
-            imports.import(state_name(index).as_str(), ComponentTypeRef::Module(index));
-            instances.instantiate::<_, &str>(index, []);
-        }
-        if !self.shapes.is_empty() {
-            out.section(&types).section(&imports).section(&instances);
-        }
+        types.ty().module(&state_module::ty(&self.shape)?);
+        imports.import(STATE_IMPORT, ComponentTypeRef::Module(0));
+        instances.instantiate::<_, &str>(0, []);
+        out.section(&types).section(&imports).section(&instances);
         Ok(())
     }
 }
@@ -318,15 +292,15 @@ impl Access {
         self.lift(instance, INIT, ty, None, format!("formwork-init-n{index}"))
     }
 
-    /// Exports what reads the state in instance `index`.
-    fn readers(&mut self, shape: &Shape, index: u32) -> Vec<String> {
+    /// Exports what reads the state.
+    fn readers(&mut self, shape: &Shape) -> Vec<String> {
         let readers = state_module::readers(shape);
         let mut names = Vec::new();
         for (reader, place) in readers.iter().zip(0_u32..) {
             let (ty, memory) = match reader {
                 Reader::Memory { memory, .. } => {
                     self.aliases.alias(Alias::CoreInstanceExport {
-                        instance: index,
+                        instance: STATE_INSTANCE,
                         kind: ExportKind::Memory,
                         name: memory,
                     });
@@ -341,11 +315,11 @@ impl Access {
                 }
             };
             names.push(self.lift(
-                index,
+                STATE_INSTANCE,
                 reader.function(),
                 ty,
                 memory,
-                format!("formwork-read-n{index}-n{place}"),
+                format!("formwork-read-n{place}"),
             ));
         }
         names

@@ -4,7 +4,7 @@ use formwork_bindings::v1::types as wit;
 use wasmtime::component::{Component, Instance, InstancePre, Linker, WasmList};
 use wasmtime::{Module, Store};
 
-use super::split::StateImport;
+use super::split::{STATE_IMPORT, StateImport};
 use super::state_module::{MemoryValue, PAGE, Reader, Values, build, readers};
 use super::{Split, Unsupported};
 use crate::guest::World;
@@ -18,7 +18,12 @@ pub(crate) struct Code {
     component: Component,
     linker: Linker<State>,
     kind: Kind,
-    states: Vec<StateImport>,
+    /// What was split from it; none: its state is its own.
+    split: Option<SplitParts>,
+}
+
+struct SplitParts {
+    state: StateImport,
     inits: Vec<String>,
 }
 
@@ -27,9 +32,8 @@ pub(crate) struct Image {
     /// Typed by the plugin's kind.
     pub(crate) world: World,
     instance: InstancePre<State>,
-    /// Its state modules, by the name they are imported under.
-    modules: Vec<(String, Module)>,
-    /// Bytes of the state modules: about what the image holds in memory.
+    state: Option<Module>,
+    /// Bytes of the state module: about what the image holds in memory.
     pub(crate) bytes: usize,
 }
 
@@ -50,55 +54,60 @@ impl Code {
             component,
             linker,
             kind,
-            states: Vec::new(),
-            inits: Vec::new(),
+            split: None,
         }
     }
 
     /// Code whose state was split from it; `component` is what was compiled of [`Split::component`].
     pub(crate) fn split(component: Component, linker: Linker<State>, kind: Kind, split: Split) -> Self {
         Self {
-            states: split.states,
-            inits: split.inits,
+            split: Some(SplitParts {
+                state: split.state,
+                inits: split.inits,
+            }),
             ..Self::whole(component, linker, kind)
         }
     }
 
-    /// Whether there is an image other than the pristine one.
+    /// Whether there are images other than the pristine one.
     pub(crate) fn is_split(&self) -> bool {
-        !self.states.is_empty() || !self.inits.is_empty()
+        self.split.is_some()
     }
 
     /// What reading every memory out needs on top of the memories, bytes.
     pub(crate) fn reading_bytes(&self) -> u64 {
-        self.states
-            .iter()
-            .map(|state| state.shape.memories.len() as u64 * PAGE as u64)
-            .sum()
+        let memories = self.split.as_ref().map_or(0, |split| split.state.shape.memories.len());
+        memories as u64 * PAGE as u64
     }
 
     /// The image in which nothing has run yet.
     pub(crate) fn pristine(&self) -> wasmtime::Result<Image> {
-        let values: Vec<_> = self.states.iter().map(|state| Values::pristine(&state.shape)).collect();
-        self.image(&values)
+        match &self.split {
+            Some(split) => self.image(&Values::pristine(&split.state.shape)),
+            None => self.image_with(None, 0),
+        }
     }
 
-    /// The image of these values, one a state module.
-    pub(crate) fn image(&self, values: &[Values]) -> wasmtime::Result<Image> {
+    /// The image of these values.
+    pub(crate) fn image(&self, values: &Values) -> wasmtime::Result<Image> {
+        let Some(split) = &self.split else {
+            return self.image_with(None, 0);
+        };
+        let wasm = build(&split.state.shape, values).map_err(wasmtime::Error::new)?;
+        let bytes = wasm.len();
+        self.image_with(Some(Module::new(&self.engine, wasm)?), bytes)
+    }
+
+    fn image_with(&self, state: Option<Module>, bytes: usize) -> wasmtime::Result<Image> {
         let mut linker = self.linker.clone();
-        let (mut bytes, mut modules) = (0, Vec::new());
-        for (state, values) in self.states.iter().zip(values) {
-            let wasm = build(&state.shape, values).map_err(wasmtime::Error::new)?;
-            bytes += wasm.len();
-            let module = Module::new(&self.engine, wasm)?;
-            linker.root().module(&state.name, &module)?;
-            modules.push((state.name.clone(), module));
+        if let Some(state) = &state {
+            linker.root().module(STATE_IMPORT, state)?;
         }
         let instance = linker.instantiate_pre(&self.component)?;
         Ok(Image {
             world: World::new(self.kind, instance.clone())?,
             instance,
-            modules,
+            state,
             bytes,
         })
     }
@@ -107,8 +116,8 @@ impl Code {
     pub(crate) fn bare<T: wasmtime_wasi::WasiView>(&self, image: &Image) -> wasmtime::Result<InstancePre<T>> {
         let mut linker = Linker::new(&self.engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        for (name, module) in &image.modules {
-            linker.root().module(name, module)?;
+        if let Some(state) = &image.state {
+            linker.root().module(STATE_IMPORT, state)?;
         }
         for package in [no_network::PACKAGE, "formwork:plugin/"] {
             no_network::define_traps(&mut linker, &self.engine, &self.component, package)?;
@@ -116,26 +125,25 @@ impl Code {
         linker.instantiate_pre(&self.component)
     }
 
-    async fn read(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Vec<Values>> {
-        let mut all = Vec::new();
-        for state in &self.states {
-            let mut values = Values::default();
-            for (reader, export) in readers(&state.shape).iter().zip(&state.readers) {
-                match reader {
-                    Reader::Memory { .. } => {
-                        let read = instance.get_typed_func::<(), (WasmList<u8>,)>(&mut *store, export)?;
-                        let (bytes,) = read.call_async(&mut *store, ()).await?;
-                        values.memories.push(MemoryValue::of(bytes.as_le_slice(&*store)));
-                    }
-                    Reader::Global { .. } => {
-                        let read = instance.get_typed_func::<(), (u64,)>(&mut *store, export)?;
-                        values.globals.push(read.call_async(&mut *store, ()).await?.0);
-                    }
+    async fn read(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Values> {
+        let mut values = Values::default();
+        let Some(SplitParts { state, .. }) = &self.split else {
+            return Ok(values);
+        };
+        for (reader, export) in readers(&state.shape).iter().zip(&state.readers) {
+            match reader {
+                Reader::Memory { .. } => {
+                    let read = instance.get_typed_func::<(), (WasmList<u8>,)>(&mut *store, export)?;
+                    let (bytes,) = read.call_async(&mut *store, ()).await?;
+                    values.memories.push(MemoryValue::of(bytes.as_le_slice(&*store)));
+                }
+                Reader::Global { .. } => {
+                    let read = instance.get_typed_func::<(), (u64,)>(&mut *store, export)?;
+                    values.globals.push(read.call_async(&mut *store, ()).await?.0);
                 }
             }
-            all.push(values);
         }
-        Ok(all)
+        Ok(values)
     }
 }
 
@@ -145,11 +153,11 @@ pub(crate) async fn take(
     image: &Image,
     until: Until<'_>,
     mut store: Store<State>,
-) -> wasmtime::Result<Result<Vec<Values>, CallError>> {
+) -> wasmtime::Result<Result<Values, CallError>> {
     let instance = image.instance.instantiate_async(&mut store).await?;
     match until {
         Until::Started => {
-            for init in &code.inits {
+            for init in code.split.iter().flat_map(|split| &split.inits) {
                 let init = instance.get_typed_func::<(), ()>(&mut store, init)?;
                 init.call_async(&mut store, ()).await?;
             }
