@@ -57,6 +57,7 @@ demo: build ## show the example forms at work, then end; fails if one did not en
 lint: rust ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	@if [ -f plugins/Cargo.toml ]; then echo "cargo fmt (plugins)"; cargo fmt --manifest-path plugins/Cargo.toml --all --check; fi
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
 test: build lint ## build, lint, all tests, then the demo
