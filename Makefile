@@ -69,6 +69,7 @@ lint: rust ## formatting and clippy, warnings are errors
 	@if [ -f plugins/Cargo.toml ]; then echo "cargo fmt (plugins)"; cargo fmt --manifest-path plugins/Cargo.toml --all --check; fi
 	cargo fmt --manifest-path tests/peers/Cargo.toml --check
 	cargo fmt --manifest-path tests/peers/guests/Cargo.toml --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
 test: guest-tools build lint ## build, lint, all tests, then the demo
