@@ -112,15 +112,13 @@ pub(super) fn ty(shape: &Shape) -> Result<ModuleType, Unsupported> {
             EntityType::Global(RoundtripReencoder.global_type(global.ty)?),
         );
     }
-    let mut types = 0;
-    for reader in readers(shape) {
+    for (reader, index) in readers(shape).iter().zip(0_u32..) {
         let result = match reader {
             Reader::Memory { .. } => ValType::I32,
             Reader::Global { .. } => ValType::I64,
         };
         ty.ty().function([], [result]);
-        ty.export(reader.function(), EntityType::Function(types));
-        types += 1;
+        ty.export(reader.function(), EntityType::Function(index));
     }
     Ok(ty)
 }
