@@ -1,6 +1,6 @@
 //! What a plugin costs in each language: size, build, installation, one call in a fresh instance.
 //!
-//! `cargo run --release --locked --workspace --example language_speed` (other builds slow it down: run it alone).
+//! `cargo build --release --locked --workspace --examples, then target/release/examples/language_speed` (other builds slow it down: run it alone).
 
 #![allow(
     clippy::expect_used,
