@@ -20,11 +20,15 @@ fn formwork(arguments: &[&str]) -> Output {
 }
 
 fn form(folder: &Path) -> String {
+    batched_form(folder, 1)
+}
+
+fn batched_form(folder: &Path, batch: u32) -> String {
     let form = json!({
         "schema": { "type": "object", "required": ["number"], "properties": { "number": { "type": "integer", "minimum": 10 } } },
         "pipeline": [
-            { "name": "check", "plugin": "validate" },
-            { "name": "archive", "plugin": "export", "settings": { "format": "csv", "columns": [{ "name": "number", "pointer": "/number" }] } }
+            { "name": "check", "plugin": "validate", "batch": batch },
+            { "name": "archive", "plugin": "export", "batch": batch, "settings": { "format": "csv", "columns": [{ "name": "number", "pointer": "/number" }] } }
         ]
     });
     let path = folder.join("form.json");
@@ -42,6 +46,13 @@ fn lines(path: &str) -> Vec<Value> {
 
 #[test]
 fn ten_thousand_lines_keep_their_order_and_bad_ones_stop_nothing() {
+    // 1: a sandbox for each line.
+    for batch in [1, 16] {
+        ten_thousand_lines(batch);
+    }
+}
+
+fn ten_thousand_lines(batch: u32) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let mut input = String::new();
@@ -56,7 +67,7 @@ fn ten_thousand_lines_keep_their_order_and_bad_ones_stop_nothing() {
         }
     }
     std::fs::write(at("in.jsonl"), input).unwrap();
-    let form = form(folder.path());
+    let form = batched_form(folder.path(), batch);
     let output = formwork(&[
         "run",
         "--form",

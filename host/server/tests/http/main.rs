@@ -11,3 +11,4 @@ mod errors;
 mod flow;
 mod openapi;
 mod support;
+mod validation;
