@@ -61,7 +61,7 @@ def leave() -> None:
 
 
 def network() -> None:
-    socket.create_connection(("127.0.0.1", 80))
+    socket.socket(socket.AF_INET, socket.SOCK_STREAM).connect((b"127.0.0.1", 80))
 
 
 def model() -> None:
