@@ -293,6 +293,16 @@ async fn a_failing_python_plugin_says_why() {
 }
 
 #[tokio::test]
+async fn sockets_are_imported_and_never_there() {
+    let plugin = install_folder(PYTHON_EXPORTER).await;
+    let error = failure(&plugin, &json!({ "fault": "network" })).await;
+    assert!(
+        matches!(&error, CallError::Trap(said) if said.contains("a plugin has no network")),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_failing_javascript_plugin_says_why() {
     let plugin = install_folder(JAVASCRIPT_EXTRACTOR).await;
     failures_reach_the_host_typed(&plugin, &["TypeError", "extractor.js"]).await;

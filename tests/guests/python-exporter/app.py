@@ -1,6 +1,7 @@
 """Writes JSON lines, and fails in every way that a test asks for."""
 
 import json
+import socket
 import sys
 
 from formwork_plugin import Form, InvalidInput, Submission, Unavailable, host
@@ -59,6 +60,10 @@ def leave() -> None:
     sys.exit(3)
 
 
+def network() -> None:
+    socket.socket(socket.AF_INET, socket.SOCK_STREAM).connect((b"127.0.0.1", 80))
+
+
 def model() -> None:
     host.embed("no-such-model", ["a"])
 
@@ -76,5 +81,6 @@ FAULTS = {
     "recursion": recursion,
     "leave": leave,
     "model": model,
+    "network": network,
     "call": call,
 }
