@@ -28,6 +28,7 @@ mod no_network;
 mod options;
 mod output;
 mod plugin;
+mod private_files;
 mod sandbox;
 mod self_test;
 mod setup;

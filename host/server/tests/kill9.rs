@@ -6,15 +6,15 @@
     reason = "a test that cannot go on says where"
 )]
 
+mod serving;
+
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use serving::Serving;
 
 const SUBMISSIONS: usize = 1_000;
 const CLIENTS: usize = 8;
@@ -24,52 +24,6 @@ const KILL_AFTER: [usize; 2] = [200, 600];
 
 /// Longest wait for anything; only a hanging server meets it.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-struct Server {
-    process: Child,
-    url: String,
-}
-
-impl Server {
-    /// Starts `formwork serve` on a free port; ready when its log says where it serves.
-    fn start(folder: &Path) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_formwork"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .env(
-                "FORMWORK_STORE",
-                format!("sqlite:{}", folder.join("formwork.db").display()),
-            )
-            .env("FORMWORK_LOG", "info")
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let url = loop {
-            let line = lines.next().expect("the server ended before it served").unwrap();
-            let event: Value = serde_json::from_str(&line).unwrap_or_default();
-            if let Some(address) = event["address"].as_str() {
-                break format!("http://{address}");
-            }
-        };
-        // The pipe must not fill up.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, url }
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Already dead is as good.
-        let _killed = self.process.kill();
-        let _waited = self.process.wait();
-    }
-}
 
 fn form() -> Value {
     json!({
@@ -117,7 +71,7 @@ async fn submit_all(url: &str, numbers: &[usize], acknowledged: &Arc<AtomicUsize
 async fn every_acknowledged_submission_ends_once_across_kills() {
     let folder = tempfile::tempdir().unwrap();
     let client = reqwest::Client::new();
-    let mut server = Server::start(folder.path());
+    let mut server = Serving::start(folder.path(), &[]);
     let put = client
         .put(format!("{}/v1/forms/kill", server.url))
         .json(&form())
@@ -138,7 +92,7 @@ async fn every_acknowledged_submission_ends_once_across_kills() {
         }
         server.kill();
         acks.extend(clients.await.unwrap());
-        server = Server::start(folder.path());
+        server = Serving::start(folder.path(), &[]);
     }
     let left: Vec<usize> = (0..SUBMISSIONS).filter(|number| !acks.contains_key(number)).collect();
     assert!(

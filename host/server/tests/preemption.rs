@@ -6,14 +6,15 @@
     reason = "a test that cannot go on says where"
 )]
 
-use std::io::{BufRead, BufReader};
+mod serving;
+
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use formwork_guests::Guest;
 use reqwest::Client;
 use serde_json::{Value, json};
+use serving::Serving;
 
 /// Endless loops per thread: as many as a thread of the pool with the most has under way.
 const RUNS_PER_THREAD: u64 = 16;
@@ -28,55 +29,32 @@ const BAR: Duration = Duration::from_millis(50);
 const HANGING: Duration = Duration::from_secs(120);
 
 struct Server {
-    process: Child,
-    url: String,
+    serving: Serving,
     client: Client,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Already dead is as good.
-        let _killed = self.process.kill();
-        let _waited = self.process.wait();
-    }
-}
-
 impl Server {
-    /// Starts `formwork serve` with the plugins of a folder and no models.
+    /// Starts it with the plugins of a folder and no models.
     fn start(folder: &Path) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_formwork"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .env(
-                "FORMWORK_STORE",
-                format!("sqlite:{}", folder.join("formwork.db").display()),
-            )
-            .env("FORMWORK_PLUGINS__FOLDER", folder)
-            .env("FORMWORK_ENGINE__CACHE_FOLDER", "")
-            .env("FORMWORK_MODELS", "[]")
-            .env("FORMWORK_LOG", "info")
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let url = loop {
-            let line = lines.next().expect("the server ended before it served").unwrap();
-            let event: Value = serde_json::from_str(&line).unwrap_or_default();
-            if let Some(address) = event["address"].as_str() {
-                break format!("http://{address}");
-            }
-        };
-        // The pipe must not fill up.
-        std::thread::spawn(move || lines.for_each(drop));
+        let plugins = folder.display().to_string();
+        let environment = [
+            ("FORMWORK_PLUGINS__FOLDER", plugins.as_str()),
+            ("FORMWORK_ENGINE__CACHE_FOLDER", ""),
+            ("FORMWORK_MODELS", "[]"),
+        ];
         Self {
-            process,
-            url,
+            serving: Serving::start(folder, &environment),
             client: Client::new(),
         }
     }
 
     async fn get(&self, path: &str) -> Value {
-        let answer = self.client.get(format!("{}{path}", self.url)).send().await.unwrap();
+        let answer = self
+            .client
+            .get(format!("{}{path}", self.serving.url))
+            .send()
+            .await
+            .unwrap();
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
         answer.json().await.unwrap()
     }
@@ -87,7 +65,7 @@ impl Server {
             { "name": "only", "plugin": plugin, "pool": pool } ] });
         let put = self
             .client
-            .put(format!("{}/v1/forms/{form}", self.url))
+            .put(format!("{}/v1/forms/{form}", self.serving.url))
             .json(&definition);
         let answer = put.send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
@@ -96,7 +74,7 @@ impl Server {
     async fn submit(&self, form: &str) -> Value {
         let post = self
             .client
-            .post(format!("{}/v1/forms/{form}/submissions", self.url))
+            .post(format!("{}/v1/forms/{form}/submissions", self.serving.url))
             .json(&json!({}));
         let answer = post.send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
@@ -204,7 +182,7 @@ async fn an_endless_plugin_ends_its_task_with_the_limit_and_not_the_server() {
         loop {
             let wait = server
                 .client
-                .get(format!("{}/v1/submissions/{id}", server.url))
+                .get(format!("{}/v1/submissions/{id}", server.serving.url))
                 .header("prefer", "wait=20");
             let submission: Value = wait.send().await.unwrap().json().await.unwrap();
             if submission["status"] != "processing" {

@@ -9,16 +9,16 @@
     reason = "Component::deserialize* trusts its input; the module's text says why ours can be trusted"
 )]
 
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::snapshot::private_folder;
+use crate::private_files::{private_folder, replace};
 
 pub(super) struct Cache {
     folder: PathBuf,
@@ -92,16 +92,4 @@ fn checksum(bytes: &[u8]) -> String {
 
 fn checksum_path(path: &Path) -> PathBuf {
     path.with_extension("sha256")
-}
-
-/// Writes beside `path` and renames: whoever has the old file mapped keeps the old file.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = path.with_added_extension(format!("new-{}", std::process::id()));
-    let written = File::create(&draft).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_data()
-    });
-    written.and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
-        let _gone = fs::remove_file(&draft);
-    })
 }

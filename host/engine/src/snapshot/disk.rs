@@ -5,14 +5,14 @@
 //! removed and made anew.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
 use super::state_module::{MemoryValue, Values};
+use crate::private_files::{private_folder, replace};
 use crate::setup::SetupKey;
 
 /// The first bytes of a file; the number counts formats.
@@ -73,16 +73,8 @@ impl Disk {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let folder = path.parent().unwrap_or(&self.folder);
-        private_folder(folder)?;
-        let draft = path.with_extension(format!("new-{}", std::process::id()));
-        let written = File::create(&draft).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_data()
-        });
-        written.and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
-            let _gone = fs::remove_file(&draft);
-        })
+        private_folder(path.parent().unwrap_or(&self.folder))?;
+        replace(path, bytes)
     }
 
     /// Removes the files that nobody wanted for the longest time until the rest fits.
@@ -110,11 +102,6 @@ impl Disk {
         }
         Ok(())
     }
-}
-
-/// Makes a folder that only this user can enter.
-pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn encode(values: &Values) -> Vec<u8> {

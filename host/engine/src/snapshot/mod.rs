@@ -27,7 +27,7 @@ mod split;
 mod state_module;
 mod take;
 
-pub(crate) use disk::{Disk, private_folder};
+pub(crate) use disk::Disk;
 pub(crate) use keeper::{Keeper, Lookup, Origin, Progress};
 pub(crate) use split::{STATE_IMPORT, Split, split};
 pub(crate) use state_module::Values;
