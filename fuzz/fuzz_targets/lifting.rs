@@ -3,4 +3,6 @@
 use formwork_tests::fuzzing::Target;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: &[u8]| Target::Lifting.run(input));
+fuzz_target!(|input: &[u8]| {
+    Target::Lifting.run(input);
+});

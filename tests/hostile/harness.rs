@@ -8,6 +8,9 @@ use formwork_guests::Guest;
 use formwork_tests::{Arena, call, submission};
 use serde_json::{Value, json};
 
+/// How much guest time may pass between a limit and the end.
+const OVERRUN: Duration = Duration::from_millis(400);
+
 /// A call that has ended.
 pub(crate) struct Ended<T>(pub(crate) Report<T>);
 
@@ -83,6 +86,14 @@ impl<T: Debug> Ended<T> {
             _ => return,
         };
         assert!(metered >= value.into(), "the report says {metered}: {exceeded}");
+        let most = match limit {
+            // Guest time does not grow because the machine is busy; one slice and one long instruction do count.
+            Limit::CpuMs => u128::from(value) + OVERRUN.as_millis(),
+            // The call that was refused.
+            Limit::HostCalls => u128::from(value) + 1,
+            _ => return,
+        };
+        assert!(metered <= most, "it went on: the report says {metered}: {exceeded}");
     }
 
     /// It trapped, and the trap says this.

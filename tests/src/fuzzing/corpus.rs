@@ -52,7 +52,7 @@ pub fn write_seeds(target: Target) {
     let folder = folder(target);
     std::fs::create_dir_all(&folder).expect("the corpus can be made");
     for (number, seed) in target.seeds().iter().enumerate() {
-        std::fs::write(folder.join(format!("seed-{number:02}")), seed).expect("a seed can be written");
+        std::fs::write(folder.join(format!("seed-{number:03}")), seed).expect("a seed can be written");
     }
 }
 
