@@ -68,6 +68,9 @@ pub enum InstallError {
         /// How its compiler ended.
         how: String,
     },
+    /// The engine could not run its start now. Trying again may help.
+    #[error("the plugin could not be started: {0}")]
+    Busy(String),
     /// The compiler's process could not be run.
     #[error("compiling the component: {0}")]
     Compiler(String),
@@ -135,6 +138,7 @@ impl InstallError {
             Self::Invalid(_) => "plugin-invalid",
             Self::TooManyFunctions { .. } => "plugin-too-many-functions",
             Self::CompileLimit { .. } => "plugin-compile-limit",
+            Self::Busy(_) => "plugin-busy",
             Self::Compiler(_) => "plugin-compiler",
             Self::NotGranted { .. } => "plugin-not-granted",
             Self::UndeclaredGrant { .. } => "plugin-undeclared-grant",

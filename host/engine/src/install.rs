@@ -17,7 +17,7 @@ use crate::sandbox::Sandbox;
 use crate::slot_reset::{self, Reset};
 use crate::snapshot::{Code, Disk, Keeper, Origin, STATE_IMPORT, Split, split};
 use crate::ticker::Ticker;
-use crate::{EngineOptions, Error, InstallError, Plugin, self_test};
+use crate::{CallError, EngineOptions, Error, InstallError, Plugin, self_test};
 
 /// Bytes of a page of linear memory.
 const WASM_PAGE_BYTES: u64 = 64 << 10;
@@ -120,6 +120,8 @@ impl Engine {
         let sandbox = self.sandbox(component, Some(split), manifest, limits.clone())?;
         match sandbox.base().await {
             Ok(base) => Ok(Origin::new(sandbox, base, code_key, None)),
+            // The engine had no room: that says nothing about the plugin.
+            Err(error @ CallError::Host(_)) => Err(InstallError::Busy(error.to_string())),
             Err(error) => whole(format!("its start does not end well: {error}")).await,
         }
     }

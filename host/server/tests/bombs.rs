@@ -11,9 +11,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use formwork_engine::{CompileOptions, CompilerCommand, Engine, EngineOptions, InstallError};
+use formwork_engine::{CompileOptions, Engine, EngineOptions, InstallError};
 use formwork_guests::{Guest, package};
 use formwork_inference::{Inference, Options};
+use formwork_server::cli::compiler_command;
 use serde_json::json;
 use wasm_encoder::{
     BlockType, CodeSection, Component, ConstExpr, DataSection, Encode, Function, FunctionSection, Instruction,
@@ -36,10 +37,7 @@ fn engine() -> Engine {
     let options = EngineOptions {
         slots: 2,
         compile: LIMITS,
-        compiler: Some(CompilerCommand {
-            program: env!("CARGO_BIN_EXE_formwork").into(),
-            arguments: vec!["compile-component".into()],
-        }),
+        compiler: Some(compiler_command(env!("CARGO_BIN_EXE_formwork").into())),
         ..EngineOptions::default()
     };
     Engine::new(options, Inference::start(Options::default(), Vec::new()).unwrap()).unwrap()

@@ -55,6 +55,7 @@ pub(super) fn compile(
         .arg(limits_text)
         // Nothing of this process's secrets.
         .env_clear()
+        .envs(command.environment.iter().cloned())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -69,9 +70,13 @@ pub(super) fn compile(
         return Ok(code);
     }
     let complaint = complaint.trim();
-    let out_of_memory = ["memory allocation of", "out of memory"]
-        .iter()
-        .any(|words| complaint.contains(words));
+    let out_of_memory = [
+        "memory allocation of",
+        "out of memory",
+        "Resource temporarily unavailable",
+    ]
+    .iter()
+    .any(|words| complaint.contains(words));
     if status.code().is_some() && !complaint.is_empty() && !out_of_memory {
         return Err(InstallError::Invalid(complaint.to_owned()));
     }

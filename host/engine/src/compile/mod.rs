@@ -27,8 +27,10 @@ use cache::Cache;
 pub struct CompilerCommand {
     /// The program.
     pub program: PathBuf,
-    /// What stands before the job.
+    /// What stands before the limits.
     pub arguments: Vec<String>,
+    /// Its whole environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// Compiles components for one engine.

@@ -1,5 +1,7 @@
 //! The compiler's process: see `formwork_engine`'s module `compile`.
 
+use std::path::PathBuf;
+
 use formwork_engine::{CompileOptions, CompilerCommand, compile_in_this_process};
 
 use super::exit::Failure;
@@ -14,16 +16,23 @@ pub(crate) struct Options {
 }
 
 /// How the host starts it; none where this program cannot be found again: it then compiles in its own process.
-pub(super) fn command() -> Option<CompilerCommand> {
+pub(super) fn of_this_program() -> Option<CompilerCommand> {
     match std::env::current_exe() {
-        Ok(program) => Some(CompilerCommand {
-            program,
-            arguments: vec![COMMAND.into()],
-        }),
+        Ok(program) => Some(of(program)),
         Err(error) => {
             tracing::warn!(%error, "this program's file is not known: components are compiled in this process");
             None
         }
+    }
+}
+
+/// How `program`, a `formwork`, is started to compile.
+pub(super) fn of(program: PathBuf) -> CompilerCommand {
+    CompilerCommand {
+        program,
+        arguments: vec![COMMAND.into()],
+        // The allocator would reserve a GiB of the address space that is limited.
+        environment: vec![("MIMALLOC_ARENA_RESERVE".into(), "0".into())],
     }
 }
 

@@ -15,7 +15,7 @@ mod submit;
 mod task;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -130,8 +130,14 @@ pub fn main() -> ExitCode {
 /// The configuration, with this program as the engine's compiler.
 pub(crate) fn load_config(file: Option<&Path>) -> Result<config::Loaded, config::ConfigError> {
     let mut loaded = config::load(file)?;
-    loaded.config.engine.compiler = compile::command();
+    loaded.config.engine.compiler = compile::of_this_program();
     Ok(loaded)
+}
+
+/// How an engine starts `program`, a `formwork`, as its compiler.
+#[must_use]
+pub fn compiler_command(program: PathBuf) -> formwork_engine::CompilerCommand {
+    compile::of(program)
 }
 
 /// Runs a client command.
