@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
@@ -24,6 +25,8 @@ const DIGEST_BYTES: usize = 32;
 pub(crate) struct Disk {
     folder: PathBuf,
     limit_bytes: u64,
+    /// Bytes of all files, as far as this process knows: another one may write here too.
+    used_bytes: AtomicU64,
 }
 
 impl Disk {
@@ -33,7 +36,13 @@ impl Disk {
     /// What the system said.
     pub(crate) fn open(folder: PathBuf, limit_bytes: u64) -> io::Result<Self> {
         private_folder(&folder)?;
-        Ok(Self { folder, limit_bytes })
+        let disk = Self {
+            folder,
+            limit_bytes,
+            used_bytes: AtomicU64::new(0),
+        };
+        disk.make_room()?;
+        Ok(disk)
     }
 
     /// The values kept for a setup; none when there are none that can be read.
@@ -63,7 +72,13 @@ impl Disk {
     /// Keeps values. Failing to is no error: they are made anew after the next start.
     pub(super) fn save(&self, code: &str, setup: SetupKey, values: &Values) {
         let path = self.path(code, setup);
-        if let Err(error) = self.write(&path, &encode(values)).and_then(|()| self.make_room()) {
+        let bytes = encode(values);
+        let used = self.used_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64;
+        let kept = self.write(&path, &bytes).and_then(|()| match used > self.limit_bytes {
+            true => self.make_room(),
+            false => Ok(()),
+        });
+        if let Err(error) = kept {
             tracing::warn!(path = %path.display(), %error, "snapshot not kept on disk");
         }
     }
@@ -89,9 +104,6 @@ impl Disk {
             }
         }
         let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
-        if total <= self.limit_bytes {
-            return Ok(());
-        }
         files.sort_unstable();
         for (_, bytes, path) in files {
             if total <= self.limit_bytes {
@@ -100,6 +112,7 @@ impl Disk {
             fs::remove_file(&path)?;
             total -= bytes;
         }
+        self.used_bytes.store(total, Ordering::Relaxed);
         Ok(())
     }
 }
