@@ -134,6 +134,10 @@ async fn run(plugin: &Plugin, suite: &Path, draft: &Draft, files: &[PathBuf], fo
                     .collect();
             }
             let setup = Setup::new(input, settings.as_str());
+            plugin
+                .snapshot(&setup)
+                .await
+                .expect("every schema of the suite can be prepared");
             for test in group["tests"].as_array().expect("a group holds tests") {
                 let context = CallContext {
                     owner: "test".into(),

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on says where"
 )]
 
+use formwork_engine::floor::work_plainly;
 use formwork_engine::{CallContext, CallError, Frame, Limit, Plugin, PluginError};
 use formwork_tests::{install_folder, setup, submission};
 use serde_json::{Value, json};
@@ -22,12 +23,14 @@ fn context() -> CallContext {
     }
 }
 
-/// The findings as `pointer code severity`.
+/// The findings as `pointer code severity`: the same from a snapshot as from an instance that prepares itself.
 async fn findings(plugin: &Plugin, settings: &Value, data: &Value) -> Vec<String> {
-    let report = plugin
-        .work(&setup(&json!(true), settings), &submission(data), context())
-        .await;
+    let setup = setup(&json!(true), settings);
+    let plain = work_plainly(plugin, &setup, &submission(data), &context()).await;
+    plugin.snapshot(&setup).await.expect("it can be snapshotted");
+    let report = plugin.work(&setup, &submission(data), context()).await;
     let output = report.result.unwrap_or_else(|error| panic!("{data}: {error}")).json;
+    assert_eq!(plain.result.expect("the plain path answers too").json, output, "{data}");
     let text = |finding: &Value, key: &str| finding[key].as_str().expect("a text").to_owned();
     let findings = output["findings"].as_array().expect("an output has findings");
     findings
@@ -202,6 +205,7 @@ async fn javascript_checks_postal_codes_and_tax_numbers() {
 async fn python_writes_an_export() {
     let plugin = install_folder(PYTHON_EXPORTER).await;
     let setup = setup(&json!({ "type": "object" }), &json!({}));
+    plugin.snapshot(&setup).await.unwrap();
     let mut file = plugin
         .export_frame(&setup, Frame::Begin, context())
         .await
