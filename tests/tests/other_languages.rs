@@ -230,6 +230,7 @@ async fn python_writes_an_export() {
 async fn javascript_spans_count_code_points() {
     let plugin = install_folder(JAVASCRIPT_EXTRACTOR).await;
     let setup = setup(&json!({ "type": "object" }), &json!({}));
+    plugin.snapshot(&setup).await.unwrap();
     let report = plugin
         .work(&setup, &submission(&json!({ "text": "🌍🌍 ABC é XY" })), context())
         .await;
