@@ -74,6 +74,6 @@ pub(crate) fn linker(
             Grant::Sink => sinks::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?,
         }
     }
-    no_network::define_traps(&mut linker, engine, component, no_network::PACKAGE)?;
+    no_network::define_traps(&mut linker, engine, component, no_network::PACKAGE, no_network::REASON)?;
     Ok(linker)
 }

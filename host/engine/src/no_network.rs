@@ -12,15 +12,19 @@ use wasmtime::component::{Component, Linker, ResourceType};
 /// The package whose imports are accepted and never satisfied.
 pub(crate) const PACKAGE: &str = "wasi:sockets/";
 
+/// Why.
+pub(crate) const REASON: &str = "a plugin has no network";
+
 /// Stands for every resource of the package. No value of it is ever made.
 enum Socket {}
 
-/// Defines what `component` imports of `package` as functions that trap.
+/// Defines what `component` imports of `package` as functions that trap and say why.
 pub(crate) fn define_traps<T: 'static>(
     linker: &mut Linker<T>,
     engine: &wasmtime::Engine,
     component: &Component,
     package: &str,
+    why: &'static str,
 ) -> wasmtime::Result<()> {
     // wasmtime's own definitions stand in the linker already.
     linker.allow_shadowing(true);
@@ -44,7 +48,7 @@ pub(crate) fn define_traps<T: 'static>(
                     linked.resource(name, ResourceType::host::<Socket>(), |_, _| Ok(()))?;
                 }
                 ComponentItem::ComponentFunc(_) => {
-                    let message = format!("{interface} was called, which is not there");
+                    let message = format!("{interface} was called: {why}");
                     linked.func_new(name, move |_, _, _, _| Err(wasmtime::Error::msg(message.clone())))?;
                 }
                 _ => {}

@@ -12,7 +12,7 @@ use crate::guest::{Answer, Guest};
 use crate::limits::Limits;
 use crate::metrics::PluginMetrics;
 use crate::sandbox::Call;
-use crate::snapshot::{Image, Keeper, Lookup, Origin, Progress};
+use crate::snapshot::{Image, Keeper, Lookup, Origin};
 use crate::state::State;
 use crate::{CallContext, CallError, Frame, Output, Report, Setup, SnapshotError, SubmissionInput};
 
@@ -112,12 +112,7 @@ impl Plugin {
 
     /// How far the snapshot for a setup is.
     pub fn snapshot_status(&self, setup: &Setup) -> SnapshotStatus {
-        match self.snapshots.progress(&self.origin, setup) {
-            Progress::Ready(info) => SnapshotStatus::Ready(info),
-            Progress::Making => SnapshotStatus::Making,
-            Progress::Absent => SnapshotStatus::Absent,
-            Progress::Failed(error) => SnapshotStatus::Failed(error),
-        }
+        self.snapshots.status(&self.origin, setup)
     }
 
     /// Asks for the snapshot for a setup, so that it is there before the first call. Nobody waits for it.

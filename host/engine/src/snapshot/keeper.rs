@@ -15,7 +15,7 @@ use super::{Image, Until};
 use crate::limits::MAX_SNAPSHOT_JOBS;
 use crate::sandbox::Sandbox;
 use crate::setup::SetupKey;
-use crate::{Error, Setup, SnapshotError, SnapshotInfo, SnapshotOptions, metrics};
+use crate::{Error, Setup, SnapshotError, SnapshotInfo, SnapshotOptions, SnapshotStatus, metrics};
 
 /// A plugin version whose snapshots are kept here.
 pub(crate) struct Origin {
@@ -75,16 +75,6 @@ impl std::ops::Deref for ReadyImage {
     fn deref(&self) -> &Image {
         &self.0.image
     }
-}
-
-/// How far a snapshot is.
-#[derive(Debug, Clone)]
-pub(crate) enum Progress {
-    Making,
-    Ready(SnapshotInfo),
-    Failed(SnapshotError),
-    /// Nobody asked for it, or it was evicted.
-    Absent,
 }
 
 struct Job {
@@ -159,11 +149,11 @@ impl Keeper {
     }
 
     /// Asks for a snapshot unless it is there or asked for.
-    fn request(&self, origin: &Arc<Origin>, setup: &Setup) -> Progress {
+    fn request(&self, origin: &Arc<Origin>, setup: &Setup) -> SnapshotStatus {
         let key = (origin.id, setup.key());
         let mut entries = self.shared.entries.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.get(&key) {
-            return progress(entry);
+            return status(entry);
         }
         let (tell, told) = watch::channel(None);
         let job = Job {
@@ -174,23 +164,23 @@ impl Keeper {
         match self.queue.as_ref().map(|queue| queue.try_send(job)) {
             Some(Ok(())) => {
                 entries.insert(key, Entry::Making(told));
-                Progress::Making
+                SnapshotStatus::Making
             }
             // Later calls ask again.
-            Some(Err(TrySendError::Full(_))) => Progress::Absent,
-            Some(Err(TrySendError::Disconnected(_))) | None => Progress::Failed(SnapshotError::Stopped),
+            Some(Err(TrySendError::Full(_))) => SnapshotStatus::Absent,
+            Some(Err(TrySendError::Disconnected(_))) | None => SnapshotStatus::Failed(SnapshotError::Stopped),
         }
     }
 
     /// How far the snapshot is.
-    pub(crate) fn progress(&self, origin: &Origin, setup: &Setup) -> Progress {
+    pub(crate) fn status(&self, origin: &Origin, setup: &Setup) -> SnapshotStatus {
         if let Some(reason) = self.refusal(origin) {
-            return Progress::Failed(reason);
+            return SnapshotStatus::Failed(reason);
         }
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
         entries
             .get(&(origin.id, setup.key()))
-            .map_or(Progress::Absent, progress)
+            .map_or(SnapshotStatus::Absent, status)
     }
 
     fn refusal(&self, origin: &Origin) -> Option<SnapshotError> {
@@ -206,10 +196,10 @@ impl Keeper {
             return Err(reason);
         }
         match self.request(origin, setup) {
-            Progress::Ready(info) => return Ok(info),
-            Progress::Failed(error) => return Err(error),
-            Progress::Absent => return Err(SnapshotError::Busy),
-            Progress::Making => {}
+            SnapshotStatus::Ready(info) => return Ok(info),
+            SnapshotStatus::Failed(error) => return Err(error),
+            SnapshotStatus::Absent => return Err(SnapshotError::Busy),
+            SnapshotStatus::Making => {}
         }
         let told = {
             let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
@@ -246,11 +236,11 @@ impl Drop for Keeper {
     }
 }
 
-fn progress(entry: &Entry) -> Progress {
+fn status(entry: &Entry) -> SnapshotStatus {
     match entry {
-        Entry::Making(_) => Progress::Making,
-        Entry::Ready(ready) => Progress::Ready(ready.info.clone()),
-        Entry::Failed(error) => Progress::Failed(error.clone()),
+        Entry::Making(_) => SnapshotStatus::Making,
+        Entry::Ready(ready) => SnapshotStatus::Ready(ready.info.clone()),
+        Entry::Failed(error) => SnapshotStatus::Failed(error.clone()),
     }
 }
 

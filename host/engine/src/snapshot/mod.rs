@@ -9,7 +9,7 @@
 //! what the guest's memory holds, within [`SnapshotOptions`](crate::SnapshotOptions). **Rejected.** Rewriting the whole
 //! component with its memory inside (what `wasmtime-wizer` does): every form version would compile the plugin again,
 //! seconds of CPU and megabytes of code each; here the code is compiled once and a snapshot takes milliseconds.
-//! Decision 0006 has the figures.
+//! Decision 6 has the figures.
 //!
 //! | file | does |
 //! |---|---|
@@ -28,7 +28,7 @@ mod state_module;
 mod take;
 
 pub(crate) use disk::Disk;
-pub(crate) use keeper::{Keeper, Lookup, Origin, Progress};
+pub(crate) use keeper::{Keeper, Lookup, Origin};
 pub(crate) use split::{STATE_IMPORT, Split, split};
 pub(crate) use state_module::Values;
 pub(crate) use take::{Code, Image, Until, take};

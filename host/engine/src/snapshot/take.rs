@@ -119,8 +119,12 @@ impl Code {
         if let Some(state) = &image.state {
             linker.root().module(STATE_IMPORT, state)?;
         }
-        for package in [no_network::PACKAGE, "formwork:plugin/"] {
-            no_network::define_traps(&mut linker, &self.engine, &self.component, package)?;
+        let absent = [
+            (no_network::PACKAGE, no_network::REASON),
+            ("formwork:plugin/", "the bare store has no host functions"),
+        ];
+        for (package, why) in absent {
+            no_network::define_traps(&mut linker, &self.engine, &self.component, package, why)?;
         }
         linker.instantiate_pre(&self.component)
     }

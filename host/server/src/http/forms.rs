@@ -68,8 +68,13 @@ pub(crate) async fn put(
         PutForm::Unchanged(version) => (version, false),
     };
     app.forms.published(&id.0, version);
-    // Publishing does not wait for them; the first submissions prepare by themselves if they come before.
-    app.form(&id, Some(version)).await?.request_snapshots(&app.catalog);
+    // Publishing does not wait for snapshots, nor does it fail for them: calls that come first prepare by themselves.
+    match app.forms.get(&id.0, Some(version)).await {
+        Ok(pipeline) => pipeline
+            .iter()
+            .for_each(|pipeline| pipeline.request_snapshots(&app.catalog)),
+        Err(error) => tracing::warn!(form = id.0, version, %error, "no snapshots asked for"),
+    }
     tracing::info!(form = id.0, version, created, "form published");
     let location = format!("/v1/forms/{}/versions/{version}", id.0);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
