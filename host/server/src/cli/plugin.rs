@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
-use formwork_engine::Engine;
+use formwork_engine::{Engine, Plugin};
 use formwork_inference::Inference;
 use formwork_manifest::{Digest, Grant, Manifest};
 use serde_json::{Value, json};
@@ -78,33 +79,40 @@ fn build(folder: &Path, out: &Path, global: &Global) -> Result<(), Failure> {
 }
 
 fn check(path: &Path, config: Option<&Path>, global: &Global) -> Result<(), Failure> {
-    let (manifest, done) = if path.is_dir() {
-        (
-            formwork_builder::load_manifest(path).map_err(Failure::failed)?,
-            "its manifest is well formed",
-        )
-    } else {
-        let component = read(path)?;
-        let manifest = formwork_manifest::read(&component).with_context(|| path.display().to_string())?;
-        install(component, &manifest, config).with_context(|| path.display().to_string())?;
-        (manifest, "can be installed, its self-tests pass")
-    };
+    if path.is_dir() {
+        let manifest = formwork_builder::load_manifest(path).map_err(Failure::failed)?;
+        return checked(&manifest, "its manifest is well formed", None, global);
+    }
+    let component = read(path)?;
+    let manifest = formwork_manifest::read(&component).with_context(|| path.display().to_string())?;
+    let plugin = install(component, &manifest, config).with_context(|| path.display().to_string())?;
+    let done = "can be installed, its self-tests pass";
+    checked(&manifest, done, plugin.unsupported_snapshots(), global)
+}
+
+fn checked(manifest: &Manifest, done: &str, no_snapshots: Option<&str>, global: &Global) -> Result<(), Failure> {
     let self_tests = manifest.self_tests.len();
     if global.json {
         print_json(
-            &json!({ "ok": true, "name": manifest.name, "version": manifest.version, "self_tests": self_tests }),
+            &json!({ "ok": true, "name": manifest.name, "version": manifest.version, "self_tests": self_tests,
+            "no_snapshots": no_snapshots }),
         )?;
-    } else {
+        return Ok(());
+    }
+    print(&format!(
+        "{} {}: {done} ({self_tests} self-tests)",
+        manifest.name, manifest.version
+    ))?;
+    if let Some(reason) = no_snapshots {
         print(&format!(
-            "{} {}: {done} ({self_tests} self-tests)",
-            manifest.name, manifest.version
+            "every call runs `prepare`: it cannot be snapshotted, {reason}"
         ))?;
     }
     Ok(())
 }
 
 /// Installs a component with everything it asks for; models are loaded only when it asks for some.
-fn install(component: Vec<u8>, manifest: &Manifest, config: Option<&Path>) -> anyhow::Result<()> {
+fn install(component: Vec<u8>, manifest: &Manifest, config: Option<&Path>) -> anyhow::Result<Arc<Plugin>> {
     let loaded = super::load_config(config)?;
     crate::logging::start_for_tools(&loaded.config.log);
     let grants: BTreeSet<Grant> = manifest.grants.keys().copied().collect();
@@ -115,8 +123,7 @@ fn install(component: Vec<u8>, manifest: &Manifest, config: Option<&Path>) -> an
     let inference = Inference::start(loaded.config.inference, models)?;
     let engine = Engine::new(loaded.config.engine, inference)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    runtime.block_on(engine.install(component, &grants))?;
-    Ok(())
+    Ok(runtime.block_on(engine.install(component, &grants))?)
 }
 
 fn inspect(file: &Path, global: &Global) -> Result<(), Failure> {
