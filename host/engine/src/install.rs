@@ -15,7 +15,7 @@ use crate::limits::{Limits, MAX_COMPONENT_BYTES, MAX_FUNCTIONS, MAX_MEMORIES, MA
 use crate::linker::{Need, linker, need};
 use crate::sandbox::Sandbox;
 use crate::slot_reset::{self, Reset};
-use crate::snapshot::{Code, Disk, Keeper, Origin, STATE_IMPORT, Split, split};
+use crate::snapshot::{Code, Disk, Image, Keeper, Origin, STATE_IMPORT, Split, split};
 use crate::ticker::Ticker;
 use crate::{CallError, EngineOptions, Error, InstallError, Plugin, self_test};
 
@@ -107,8 +107,11 @@ impl Engine {
                 reason,
                 "it cannot be snapshotted: every call prepares anew"
             );
-            let sandbox = self.sandbox(component, None, manifest, limits.clone())?;
-            let base = sandbox.base().await.map_err(|error| wrong_world(manifest, &error))?;
+            let (sandbox, pristine) = self.sandbox(component, None, manifest, limits.clone())?;
+            let base = sandbox
+                .base(pristine)
+                .await
+                .map_err(|error| wrong_world(manifest, &error))?;
             Ok(Origin::new(sandbox, base, String::new(), Some(reason.into())))
         };
         let split = match split(component) {
@@ -117,8 +120,8 @@ impl Engine {
         };
         let code_key = Digest::of(&split.component).to_string();
         let code_key = code_key.rsplit(':').next().unwrap_or_default().to_owned();
-        let sandbox = self.sandbox(component, Some(split), manifest, limits.clone())?;
-        match sandbox.base().await {
+        let (sandbox, pristine) = self.sandbox(component, Some(split), manifest, limits.clone())?;
+        match sandbox.base(pristine).await {
             Ok(base) => Ok(Origin::new(sandbox, base, code_key, None)),
             // The engine had no room: that says nothing about the plugin.
             Err(error @ CallError::Host(_)) => Err(InstallError::Busy(error.to_string())),
@@ -126,13 +129,14 @@ impl Engine {
         }
     }
 
+    /// The sandbox, and the image in which nothing has run yet.
     fn sandbox(
         &self,
         component: &[u8],
         split: Option<Split>,
         manifest: &Manifest,
         limits: Limits,
-    ) -> Result<Sandbox, InstallError> {
+    ) -> Result<(Sandbox, Image), InstallError> {
         let Inner {
             engine,
             inference,
@@ -148,14 +152,15 @@ impl Engine {
             None => Code::whole(compiled, linker, manifest.kind),
         };
         // Missing exports show here, before anything runs.
-        code.pristine().map_err(|error| wrong_world(manifest, &error))?;
-        Ok(Sandbox {
+        let pristine = code.pristine().map_err(|error| wrong_world(manifest, &error))?;
+        let sandbox = Sandbox {
             engine: engine.clone(),
             inference: inference.clone(),
             name: manifest.name.as_str().into(),
             limits,
             code,
-        })
+        };
+        Ok((sandbox, pristine))
     }
 }
 

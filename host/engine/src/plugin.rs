@@ -124,13 +124,16 @@ impl Plugin {
     ///
     /// The answer's errors carry pointers into the settings or the schema.
     pub async fn prepare(&self, setup: &Setup, context: CallContext) -> Report<()> {
-        self.call(None, setup, Work::Prepare, &context).await.map(|_| ())
+        self.call(&Lookup::Plain, setup, Work::Prepare, &context)
+            .await
+            .map(|_| ())
     }
 
     /// Runs the work function in a fresh instance: one that begins from the setup's snapshot when there is one, else one
     /// that runs `prepare` first.
     pub async fn work(&self, setup: &Setup, submission: &SubmissionInput, context: CallContext) -> Report<Output> {
-        self.find_and_call(setup, Work::Submission(submission), &context).await
+        self.call(&self.find(setup), setup, Work::Submission(submission), &context)
+            .await
     }
 
     /// Runs the work function on several submissions, one after another **in one instance**: faster, and without the
@@ -156,10 +159,10 @@ impl Plugin {
                     let report = {
                         let (store, guest) = (&mut call.store, &mut started);
                         let work = async move {
-                            let new = image.world.instantiate(store).await?;
-                            if !prepared && let Err(error) = new.prepare(store, setup).await? {
-                                return Ok(Err(error));
-                            }
+                            let new = match begin(image, prepared, store, setup).await? {
+                                Ok(new) => new,
+                                Err(error) => return Ok(Err(error)),
+                            };
                             let answer = new.work(store, submission).await;
                             *guest = Some(new);
                             answer
@@ -195,13 +198,8 @@ impl Plugin {
 
     /// What an exporter writes before the first or after the last record.
     pub async fn export_frame(&self, setup: &Setup, frame: Frame, context: CallContext) -> Report<Vec<u8>> {
-        let report = self.find_and_call(setup, Work::Frame(frame), &context).await;
+        let report = self.call(&self.find(setup), setup, Work::Frame(frame), &context).await;
         report.map(|output| output.export.unwrap_or_default())
-    }
-
-    async fn find_and_call(&self, setup: &Setup, work: Work<'_>, context: &CallContext) -> Report<Output> {
-        let snapshot = self.find(setup);
-        self.call(Some(&snapshot), setup, work, context).await
     }
 
     pub(crate) fn origin(&self) -> &Arc<Origin> {
@@ -221,37 +219,41 @@ impl Plugin {
         }
     }
 
-    /// One call in an instance of its own, on the plain path without `snapshot`. The self-tests of an install use it so.
-    async fn call(
-        &self,
-        snapshot: Option<&Lookup>,
-        setup: &Setup,
-        work: Work<'_>,
-        context: &CallContext,
-    ) -> Report<Output> {
-        let (image, prepared) = snapshot.map_or((&self.origin.base, false), |snapshot| self.image(snapshot));
+    /// One call in an instance of its own.
+    async fn call(&self, snapshot: &Lookup, setup: &Setup, work: Work<'_>, context: &CallContext) -> Report<Output> {
+        let (image, prepared) = self.image(snapshot);
         let Call { meter, stdio, store } = self.origin.sandbox.call(context);
         let report = drive(&meter, context, &stdio, run(image, prepared, store, setup, work)).await;
         self.metrics.observe(&report);
         report
     }
 
-    /// A call on the plain path, which leaves no snapshot behind.
+    /// A call on the plain path, which leaves no snapshot behind: the self-tests of an install are.
     pub(crate) async fn work_plainly(
         &self,
         setup: &Setup,
         submission: &SubmissionInput,
         context: &CallContext,
     ) -> Report<Output> {
-        self.call(None, setup, Work::Submission(submission), context).await
+        self.call(&Lookup::Plain, setup, Work::Submission(submission), context)
+            .await
     }
 }
 
-async fn run(image: &Image, prepared: bool, mut store: Store<State>, setup: &Setup, work: Work<'_>) -> Answer<Output> {
-    let guest = image.world.instantiate(&mut store).await?;
-    if !prepared && let Err(error) = guest.prepare(&mut store, setup).await? {
+/// A fresh instance that has prepared.
+async fn begin(image: &Image, prepared: bool, store: &mut Store<State>, setup: &Setup) -> Answer<Guest> {
+    let guest = image.world.instantiate(store).await?;
+    if !prepared && let Err(error) = guest.prepare(store, setup).await? {
         return Ok(Err(error));
     }
+    Ok(Ok(guest))
+}
+
+async fn run(image: &Image, prepared: bool, mut store: Store<State>, setup: &Setup, work: Work<'_>) -> Answer<Output> {
+    let guest = match begin(image, prepared, &mut store, setup).await? {
+        Ok(guest) => guest,
+        Err(error) => return Ok(Err(error)),
+    };
     match work {
         Work::Prepare => Ok(Ok(Output {
             json: Value::Null,

@@ -86,9 +86,8 @@ impl Sandbox {
     }
 
     /// The image that instances of the plain path begin from: started, not prepared.
-    pub(crate) async fn base(&self) -> Result<Image, CallError> {
+    pub(crate) async fn base(&self, pristine: Image) -> Result<Image, CallError> {
         let host = |error: wasmtime::Error| CallError::Host(format!("{error:#}"));
-        let pristine = self.code.pristine().map_err(host)?;
         if !self.code.is_split() {
             return Ok(pristine);
         }

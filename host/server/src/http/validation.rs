@@ -1,5 +1,7 @@
 //! Validating documents against a form without storing anything: one, or many in one request.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -124,12 +126,8 @@ pub(crate) async fn one(
     let pipeline = app.form(&id, query.version).await?;
     let submissions = vec![submission(correlation.0.clone(), data)];
     let context = call_context(&app, &correlation);
-    let (catalog, version) = (app.catalog.clone(), pipeline.version());
-    let work = app
-        .scheduler
-        .lane(Pool::High)
-        .spawn(move || async move { validate(&pipeline, &catalog, submissions, &context).await });
-    let mut outcomes = work.await.map_err(lane)?;
+    let version = pipeline.version();
+    let mut outcomes = validate_on_lane(&app, pipeline, submissions, context).await?;
     let checked = outcomes
         .pop()
         .ok_or_else(|| Problem::internal("a document without an outcome"))??;
@@ -191,12 +189,8 @@ pub(crate) async fn lines(
                 Err(problem) => answer.add(line, Err(problem)),
             }
         }
-        let (pipeline, catalog, context) = (pipeline.clone(), app.catalog.clone(), context.clone());
-        let work = app
-            .scheduler
-            .lane(Pool::High)
-            .spawn(move || async move { validate(&pipeline, &catalog, submissions, &context).await });
-        for (line, outcome) in numbers.into_iter().zip(work.await.map_err(lane)?) {
+        let outcomes = validate_on_lane(&app, Arc::clone(&pipeline), submissions, context.clone()).await?;
+        for (line, outcome) in numbers.into_iter().zip(outcomes) {
             answer.add(line, outcome);
         }
     }
@@ -264,6 +258,21 @@ impl Checked {
             .filter_map(|step| step.output.get("findings")?.as_array());
         findings.flatten().cloned().collect()
     }
+}
+
+/// [`validate`] on a thread of the pool for validation; this runtime runs no guests.
+async fn validate_on_lane(
+    app: &App,
+    pipeline: Arc<Pipeline>,
+    submissions: Vec<SubmissionInput>,
+    context: CallContext,
+) -> Result<Vec<Result<Checked, Problem>>, Problem> {
+    let catalog = app.catalog.clone();
+    let work = app
+        .scheduler
+        .lane(Pool::High)
+        .spawn(move || async move { validate(&pipeline, &catalog, submissions, &context).await });
+    work.await.map_err(lane)
 }
 
 /// Runs the form's validators, step after step, on each submission; the first failure of one ends its checks.
