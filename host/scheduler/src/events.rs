@@ -10,11 +10,13 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut events: Receiver<StoreEvent>
         match events.recv().await {
             Ok(StoreEvent::TasksAvailable { pool }) => shared.pool(pool).wake.notify_one(),
             Ok(StoreEvent::CancelRequested { task }) => shared.runs.cancel(task),
+            Ok(StoreEvent::ControlsChanged) => shared.controls_changed.notify_one(),
             Ok(_) => {}
             Err(RecvError::Lagged(missed)) => {
                 tracing::debug!(missed, "store events missed, looking everywhere");
                 shared.wake_all();
                 shared.runs.beat_now.notify_one();
+                shared.controls_changed.notify_one();
             }
             Err(RecvError::Closed) => return,
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     clock, metrics, recorder,
-    runner::{RunContext, RunOutcome},
+    runner::{ProgressReporter, RunContext, RunOutcome},
     runs::{Run, Stop},
     scheduler::{PoolState, Shared},
 };
@@ -53,7 +53,7 @@ async fn attempt(shared: &Arc<Shared>, state: &PoolState, task: Claimed, run: &A
     let limit = shared.options.pool(state.pool).limit();
     let (tell_start, started) = oneshot::channel();
     let mut work = pin!(state.lane.spawn_task({
-        let (runner, run) = (Arc::clone(&shared.runner), Arc::clone(run));
+        let (shared, runner, run) = (Arc::clone(shared), Arc::clone(&shared.runner), Arc::clone(run));
         let (pool, worker) = (state.pool, shared.worker.clone());
         move || {
             let now = Instant::now();
@@ -68,6 +68,7 @@ async fn attempt(shared: &Arc<Shared>, state: &PoolState, task: Claimed, run: &A
                 pool,
                 worker,
                 deadline: now + limit,
+                progress: ProgressReporter::new(move |progress| shared.runs.progress(&run, progress)),
             };
             async move { runner.run(task, context).await }
         }

@@ -1,11 +1,12 @@
 //! Prolongs the leases of this process and settles those of workers that vanished.
 //!
 //! It has its own OS thread with its own runtime: whatever guests, requests or dispatchers do, leases are prolonged.
-//! One call covers all runs. Only after a heartbeat that succeeded are ended leases settled, so that a process that
+//! One call covers all runs, and takes along how far they say they are; for that alone it also comes early, at most once
+//! every [`limits::PROGRESS_EVERY`]. Only after a heartbeat that succeeded are ended leases settled, so that a process that
 //! was stopped for longer than its lease (a suspended machine) keeps its own runs if nobody else took them.
 
-use crate::{clock, metrics, runs::Run, runs::Stop, scheduler::Shared};
-use formwork_store::{Reaped, ReapedAs, limits::REAP_TASKS};
+use crate::{clock, limits, metrics, runs::Run, runs::Stop, scheduler::Shared};
+use formwork_store::{Beat, Reaped, ReapedAs, limits::REAP_TASKS};
 use formwork_tasks::Millis;
 use std::{io, sync::Arc, thread, time::Instant};
 use tokio::{runtime::Builder, time};
@@ -22,13 +23,21 @@ pub(crate) fn start(shared: Arc<Shared>) -> io::Result<()> {
 async fn run(shared: &Shared) {
     let mut regular = time::interval(shared.options.heartbeat());
     regular.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let mut progress_from = time::Instant::now();
     loop {
-        let reaps = tokio::select! {
-            () = shared.shutdown.cancelled() => return,
-            _ = regular.tick() => true,
-            () = shared.runs.beat_now.notified() => false,
+        let progressed = async {
+            // Lost when another branch is first; that one's beat tells the progress too.
+            shared.runs.progressed.notified().await;
+            time::sleep_until(progress_from).await;
         };
-        let alive = beat(shared).await;
+        let (reaps, runs) = tokio::select! {
+            () = shared.shutdown.cancelled() => return,
+            _ = regular.tick() => (true, shared.runs.all()),
+            () = shared.runs.beat_now.notified() => (false, shared.runs.all()),
+            () = progressed => (false, shared.runs.with_progress()),
+        };
+        progress_from = time::Instant::now() + limits::PROGRESS_EVERY;
+        let alive = beat(shared, runs).await;
         if reaps
             && alive
             && let Err(error) = reap(shared, clock::now()).await
@@ -38,17 +47,23 @@ async fn run(shared: &Shared) {
     }
 }
 
-/// One heartbeat for all runs; whether the store took it.
-async fn beat(shared: &Shared) -> bool {
-    let runs: Vec<_> = shared.runs.all();
+/// One heartbeat for these runs; whether the store took it.
+async fn beat(shared: &Shared, runs: Vec<Arc<Run>>) -> bool {
     let runs: Vec<_> = runs.into_iter().filter(|run| !run.is_lost()).collect();
     if runs.is_empty() {
         return true;
     }
-    let leases: Vec<_> = runs.iter().map(|run| (run.id, run.lease)).collect();
+    let beats: Vec<Beat> = runs
+        .iter()
+        .map(|run| Beat {
+            task: run.id,
+            run_lease: run.lease,
+            progress: run.take_progress(),
+        })
+        .collect();
     let sent_at = Instant::now();
     let lease_ms = shared.options.lease_ms;
-    let call = shared.store.heartbeat(&leases, lease_ms, clock::now());
+    let call = shared.store.heartbeat(&beats, lease_ms, clock::now());
     // A store that hangs must not keep us from noticing that our own leases have ended.
     let failure = match time::timeout(shared.options.heartbeat(), call).await {
         Ok(Ok(reply)) => {
@@ -68,6 +83,11 @@ async fn beat(shared: &Shared) -> bool {
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the store did not answer in time".to_owned(),
     };
+    for (run, beat) in runs.iter().zip(beats) {
+        if let Some(progress) = beat.progress {
+            run.untold_progress(progress);
+        }
+    }
     metrics::HEARTBEATS_FAILED.inc();
     tracing::warn!(error = failure, runs = runs.len(), "heartbeat failed");
     give_up(shared, &runs);

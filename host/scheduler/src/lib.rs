@@ -12,6 +12,7 @@
 //! What a task does is none of this crate's business: it is told by a [`TaskRunner`].
 
 mod clock;
+mod controls;
 mod dispatcher;
 mod drain;
 mod events;
@@ -32,5 +33,5 @@ mod thread_meter;
 pub use drain::DrainReport;
 pub use lane::{Lane, LaneError, LaneUsage};
 pub use options::{OptionsError, PoolOptions, SchedulerOptions};
-pub use runner::{RunContext, RunOutcome, TaskRunner};
+pub use runner::{ProgressReporter, RunContext, RunOutcome, TaskRunner};
 pub use scheduler::{PoolStatus, Scheduler, StartError};

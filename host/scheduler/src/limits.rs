@@ -15,6 +15,9 @@ pub const HEARTBEATS_PER_LEASE: u64 = 2;
 /// clock is behind ours.
 pub const DUE_WAIT_LEAST: Duration = Duration::from_millis(5);
 
+/// How often what operators have set for the pools is looked at: a change on another node is seen within this.
+pub const CONTROLS_EVERY: Duration = Duration::from_secs(1);
+
 /// The first wait after a claim or a recovery failed.
 pub const STORE_BACKOFF_FIRST: Duration = Duration::from_millis(100);
 
@@ -29,6 +32,10 @@ pub const RECORD_BACKOFF_LONGEST: Duration = Duration::from_secs(2);
 
 /// How long a drain waits, after its grace and the grace of stopped runs, for the store to take the leases back.
 pub const DRAIN_RELEASE: Duration = Duration::from_secs(5);
+
+/// How often progress alone makes a heartbeat come early: often enough for somebody who watches, one write a second at
+/// most however much the plugins tell.
+pub const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the use of CPU and threads is measured.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(1);

@@ -7,25 +7,28 @@
 //!
 //! Where other processes claim too (`sole_process` off), leases end by themselves.
 
-use crate::{clock, heartbeat, limits, scheduler::Shared};
+use crate::{clock, controls, heartbeat, limits, scheduler::Shared};
 use formwork_store::{Page, TaskFilter, limits::PAGE_ITEMS};
 use formwork_tasks::{Millis, State};
 use std::sync::Arc;
 
 /// Recovers, then lets the dispatchers begin.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    if shared.options.sole_process {
-        let mut backoff = limits::STORE_BACKOFF_FIRST;
-        while let Err(error) = recover(&shared).await {
-            tracing::warn!(%error, retry_in = ?backoff, "tasks of the former process could not be taken back yet");
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(limits::STORE_BACKOFF_LONGEST);
-        }
+    let mut backoff = limits::STORE_BACKOFF_FIRST;
+    while let Err(error) = recover(&shared).await {
+        tracing::warn!(%error, retry_in = ?backoff, "claiming cannot begin yet");
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(limits::STORE_BACKOFF_LONGEST);
     }
     shared.recovered.send_replace(true);
 }
 
 async fn recover(shared: &Shared) -> formwork_store::Result<()> {
+    // A pool that is paused shall not claim in the moment of a restart.
+    controls::look(shared).await?;
+    if !shared.options.sole_process {
+        return Ok(());
+    }
     let Some(last) = last_lease(shared).await? else {
         return Ok(());
     };

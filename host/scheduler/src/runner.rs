@@ -1,9 +1,13 @@
 //! What the scheduler asks of whoever knows what a task does.
 
 use async_trait::async_trait;
-use formwork_store::{Claimed, Provenance, TaskResult};
+use formwork_store::{Claimed, NewProgress, Provenance, TaskResult};
 use formwork_tasks::Pool;
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Runs tasks. Called on a thread of the task's pool, never on the caller's runtime; that thread's runtime has time,
@@ -29,6 +33,29 @@ pub struct RunContext {
     pub worker: String,
     /// The pool's hard time limit, counted from the start of the run. A runner that has no answer by then is stopped.
     pub deadline: Instant,
+    /// Takes how far the run is.
+    pub progress: ProgressReporter,
+}
+
+/// Tells how far a run is: the latest word goes along with a heartbeat, so it may be said as often as one likes.
+#[derive(Clone)]
+pub struct ProgressReporter(Arc<dyn Fn(NewProgress) + Send + Sync>);
+
+impl ProgressReporter {
+    pub(crate) fn new(tell: impl Fn(NewProgress) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    /// Replaces what was said before. Does not block.
+    pub fn report(&self, progress: NewProgress) {
+        (self.0)(progress);
+    }
+}
+
+impl fmt::Debug for ProgressReporter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ProgressReporter")
+    }
 }
 
 /// How a run ended.

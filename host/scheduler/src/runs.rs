@@ -1,7 +1,7 @@
 //! The runs this process holds leases for.
 
 use crate::metrics;
-use formwork_store::TaskId;
+use formwork_store::{NewProgress, TaskId};
 use formwork_tasks::{Pool, RunLease};
 use std::{
     collections::HashMap,
@@ -37,6 +37,8 @@ pub(crate) struct Run {
     pub(crate) started: OnceLock<Instant>,
     stop: Mutex<Option<Stop>>,
     renewed: Mutex<Instant>,
+    /// What the run said since the latest beat.
+    progress: Mutex<Option<NewProgress>>,
 }
 
 impl Run {
@@ -59,6 +61,20 @@ impl Run {
         self.reason() == Some(Stop::Lost)
     }
 
+    /// Takes what the run said since the latest beat.
+    pub(crate) fn take_progress(&self) -> Option<NewProgress> {
+        lock(&self.progress).take()
+    }
+
+    /// Gives back what a failed beat did not tell, unless the run has said more since.
+    pub(crate) fn untold_progress(&self, progress: NewProgress) {
+        lock(&self.progress).get_or_insert(progress);
+    }
+
+    fn has_progress(&self) -> bool {
+        lock(&self.progress).is_some()
+    }
+
     /// The lease was prolonged by a call made at `at`.
     pub(crate) fn renew(&self, at: Instant) {
         let mut renewed = lock(&self.renewed);
@@ -79,6 +95,8 @@ pub(crate) struct Runs {
     missed_cancel: AtomicBool,
     /// Wakes the heartbeat before its time.
     pub(crate) beat_now: Notify,
+    /// A run has said how far it is.
+    pub(crate) progressed: Notify,
 }
 
 impl Runs {
@@ -88,6 +106,7 @@ impl Runs {
             count: watch::Sender::new(0),
             missed_cancel: AtomicBool::new(false),
             beat_now: Notify::new(),
+            progressed: Notify::new(),
         }
     }
 
@@ -101,6 +120,7 @@ impl Runs {
             started: OnceLock::new(),
             stop: Mutex::new(None),
             renewed: Mutex::new(claimed_at),
+            progress: Mutex::new(None),
         });
         let older: Vec<_> = {
             let mut table = lock(&self.table);
@@ -147,6 +167,18 @@ impl Runs {
 
     pub(crate) fn all(&self) -> Vec<Arc<Run>> {
         lock(&self.table).values().cloned().collect()
+    }
+
+    /// Runs that have said how far they are since the latest beat.
+    pub(crate) fn with_progress(&self) -> Vec<Arc<Run>> {
+        let table = lock(&self.table);
+        table.values().filter(|run| run.has_progress()).cloned().collect()
+    }
+
+    /// Keeps what a run says until the next beat takes it along; only the latest word counts.
+    pub(crate) fn progress(&self, run: &Run, progress: NewProgress) {
+        *lock(&run.progress) = Some(progress);
+        self.progressed.notify_one();
     }
 
     /// Runs of one pool.

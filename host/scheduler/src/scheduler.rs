@@ -1,7 +1,7 @@
 //! The scheduler as its owner sees it.
 
 use crate::{
-    clock, dispatcher, drain,
+    clock, controls, dispatcher, drain,
     drain::DrainReport,
     events, heartbeat,
     lane::Lane,
@@ -65,7 +65,7 @@ pub struct PoolStatus {
     pub running: usize,
     /// Jobs (tasks and calls from outside) that wait for a thread.
     pub queued: usize,
-    /// Whether it claims nothing because an operator paused it. A pause ends with the process.
+    /// Whether it claims nothing because an operator paused it, here or on another node.
     pub paused: bool,
     /// Share of the last second in which its threads were busy, 0 to 1.
     pub busy_ratio: f64,
@@ -98,6 +98,10 @@ pub(crate) struct Shared {
     pub(crate) worker: String,
     pub(crate) pools: Vec<Arc<PoolState>>,
     pub(crate) runs: Runs,
+    /// An operator changed what is set for a pool.
+    pub(crate) controls_changed: Notify,
+    /// One reads and applies the controls at a time, so that what was read first is not applied last.
+    pub(crate) controls: tokio::sync::Mutex<()>,
     pub(crate) tally: Tally,
     /// Claim nothing more.
     pub(crate) draining: CancellationToken,
@@ -180,6 +184,8 @@ impl Scheduler {
             worker,
             pools,
             runs: Runs::new(),
+            controls_changed: Notify::new(),
+            controls: tokio::sync::Mutex::default(),
             tally: Tally::default(),
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
@@ -208,6 +214,7 @@ impl Scheduler {
         *shared.dispatchers.lock().unwrap_or_else(PoisonError::into_inner) = dispatchers;
         handle.spawn(events::listen(Arc::clone(&shared), events));
         handle.spawn(sample(Arc::clone(&shared)));
+        handle.spawn(controls::run(Arc::clone(&shared)));
         handle.spawn(recovery::run(Arc::clone(&shared)));
         let shutdown = shared.shutdown.clone();
         thread::Builder::new()
@@ -229,22 +236,13 @@ impl Scheduler {
         &self.owner.shared.pool(pool).lane
     }
 
-    /// Stops claiming for a pool; what runs goes on. The pause ends with the process.
-    pub fn pause(&self, pool: Pool) {
-        self.set_paused(pool, true);
-    }
-
-    /// Claims for a paused pool again.
-    pub fn resume(&self, pool: Pool) {
-        self.set_paused(pool, false);
-    }
-
-    fn set_paused(&self, pool: Pool, paused: bool) {
-        let state = self.owner.shared.pool(pool);
-        if state.paused.swap(paused, Ordering::AcqRel) != paused {
-            tracing::info!(%pool, paused, "pool switched");
-        }
-        state.wake.notify_one();
+    /// Reads and applies what operators have set for the pools; it is in force here when this comes back. Without it a
+    /// change is seen at once if this process made it, else within a second.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn refresh_controls(&self) -> formwork_store::Result<()> {
+        controls::look(&self.owner.shared).await
     }
 
     /// How every pool is doing, in the order of `Pool::ALL`.

@@ -10,9 +10,10 @@ mod support;
 use async_trait::async_trait;
 use formwork_scheduler::Scheduler;
 use formwork_store::{
-    Cancel, Claimed, Error, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm, NewSubmission, Page,
-    Paged, PoolStats, PutForm, Reaped, Record, Result, Retry, Store, StoreEvent, SubmissionId, SubmissionSummary,
-    SubmissionView, Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView,
+    Beat, Cancel, Claimed, Error, Expired, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
+    NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, Reaped, Record, Redriven, Result,
+    Retention, Retry, Store, StoreEvent, SubmissionId, SubmissionSummary, SubmissionView, Submit, TaskEvent,
+    TaskFilter, TaskId, TaskResult, TaskSummary, TaskView,
 };
 use formwork_tasks::{Millis, Pool, RunLease, State, SubmissionStatus};
 use std::{
@@ -96,7 +97,7 @@ impl Store for Faulty {
         let call = self.store.claim(pool, worker, limit, lease_ms, now);
         self.claim.around(call).await
     }
-    async fn heartbeat(&self, runs: &[(TaskId, RunLease)], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
+    async fn heartbeat(&self, runs: &[Beat], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
         let call = self.store.heartbeat(runs, lease_ms, now);
         self.heartbeat.around(call).await
     }
@@ -118,6 +119,9 @@ impl Store for Faulty {
     }
     async fn retry(&self, task: TaskId, now: Millis) -> Result<Retry> {
         self.store.retry(task, now).await
+    }
+    async fn redrive(&self, filter: TaskFilter, limit: u32, now: Millis) -> Result<Redriven> {
+        self.store.redrive(filter, limit, now).await
     }
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>> {
         self.store.task(id).await
@@ -145,6 +149,18 @@ impl Store for Faulty {
         self.store
             .export_chunks(form, form_version, step, after_sequence, limit)
             .await
+    }
+    async fn pool_controls(&self) -> Result<Vec<(Pool, PoolControl)>> {
+        self.store.pool_controls().await
+    }
+    async fn set_pool_control(&self, pool: Pool, change: PoolControlChange, now: Millis) -> Result<PoolControl> {
+        self.store.set_pool_control(pool, change, now).await
+    }
+    async fn expire(&self, retention: Retention, after: Option<SubmissionId>, now: Millis) -> Result<Expired> {
+        self.store.expire(retention, after, now).await
+    }
+    async fn expire_exports(&self, older_than_ms: u64, now: Millis) -> Result<u32> {
+        self.store.expire_exports(older_than_ms, now).await
     }
     fn subscribe(&self) -> broadcast::Receiver<StoreEvent> {
         self.store.subscribe()

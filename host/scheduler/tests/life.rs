@@ -8,7 +8,7 @@
 mod support;
 
 use formwork_scheduler::RunOutcome;
-use formwork_store::{Cancel, TaskId};
+use formwork_store::{Cancel, NewProgress, TaskId};
 use formwork_tasks::{DeadReason, Millis, Pool, RetryPolicy, State, Step, SubmissionStatus};
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 use support::{Bench, done, failed, options, runner, soon};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 #[tokio::test]
 async fn tasks_flow_through_a_pipeline_each_on_the_threads_of_its_pool() {
@@ -227,11 +227,54 @@ async fn a_heartbeat_stops_a_run_whose_lease_is_lost() {
     );
     let id = bench.submit("default").await;
     assert_eq!(soon("start", heard.recv()).await, Some("started"));
-    scheduler.pause(Pool::Default);
+    bench.set_paused(&scheduler, Pool::Default, true).await;
     bench.store.reap(Millis(i64::MAX), 9).await.unwrap();
     assert_eq!(soon("stop", heard.recv()).await, Some("stopped"));
     scheduler.drain(Duration::from_secs(10)).await;
     assert_eq!(bench.task(id).await.summary.state, State::Available);
+}
+
+#[tokio::test]
+async fn progress_is_shown_long_before_the_next_heartbeat_and_only_while_the_run_goes_on() {
+    let bench = Bench::new().await;
+    let go = Arc::new(Notify::new());
+    let mut options = options();
+    options.heartbeat_ms = 15_000;
+    let _scheduler = bench.start(
+        options,
+        runner({
+            let go = Arc::clone(&go);
+            move |_, context| {
+                let go = Arc::clone(&go);
+                async move {
+                    for page in 1..=1_000_u32 {
+                        context.progress.report(NewProgress {
+                            fraction: Some(f64::from(page) / 1_000.0),
+                            message: format!("page {page}"),
+                        });
+                    }
+                    go.notified().await;
+                    done("1")
+                }
+            }
+        }),
+    );
+    let id = bench.submit("default").await;
+    let shown = soon("progress", async {
+        loop {
+            let progress = bench.task(id).await.progress;
+            // The first words may have gone ahead of the last ones.
+            if let Some(progress) = progress.filter(|progress| progress.fraction == Some(1.0)) {
+                return progress;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert_eq!(shown.await.message, "page 1000");
+    go.notify_one();
+    let view = bench.settled(id).await;
+    assert_eq!(view.tasks[0].progress, None);
+    assert_eq!(bench.moves(id).await, ["created", "claimed", "completed"]);
 }
 
 #[tokio::test]

@@ -86,14 +86,18 @@ async fn a_paused_pool_claims_nothing_until_it_is_resumed() {
     // A task through the pool first, so that its dispatcher is known to be idle behind its claim.
     let before = bench.submit("high").await;
     bench.settled(before).await;
-    scheduler.pause(Pool::High);
-    scheduler.pause(Pool::High);
+    bench.set_paused(&scheduler, Pool::High, true).await;
     let waiting = bench.submit("high").await;
     let other = bench.submit("default").await;
     bench.settled(other).await;
     assert_eq!(bench.task(waiting).await.summary.state, State::Available);
-    assert!(scheduler.status()[Pool::High as usize].paused);
-    scheduler.resume(Pool::High);
+    // A pause outlives the process.
+    scheduler.drain(Duration::ZERO).await;
+    let scheduler = bench.start(options(), runner(|_, _| async { done("2") }));
+    let other = bench.submit("default").await;
+    bench.settled(other).await;
+    assert_eq!(bench.task(waiting).await.summary.state, State::Available);
+    bench.set_paused(&scheduler, Pool::High, false).await;
     let view = bench.settled(waiting).await;
     assert_eq!(view.summary.status, SubmissionStatus::Done);
 }

@@ -1,10 +1,12 @@
 //! What a task does: finds its form version, runs its step in a sandbox, and puts the outcome into the queue's words.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use formwork_engine::{CallContext, CallError, Output, Report, SubmissionInput};
+use formwork_engine::{CallContext, CallError, Output, ProgressSink, ProgressUpdate, Report, SubmissionInput};
 use formwork_pipeline::{Catalog, StepReport};
-use formwork_scheduler::{RunContext, RunOutcome, TaskRunner};
-use formwork_store::{Claimed, ExportChunk, ModelRef, PluginRef, Provenance, TaskResult};
+use formwork_scheduler::{ProgressReporter, RunContext, RunOutcome, TaskRunner};
+use formwork_store::{Claimed, ExportChunk, ModelRef, NewProgress, PluginRef, Provenance, TaskResult};
 use formwork_tasks::Verdict;
 use tracing::Instrument;
 
@@ -70,7 +72,7 @@ impl StepRunner {
             deadline: Some(context.deadline),
             owner: context.pool.to_string(),
             correlation_id: task.correlation_id,
-            progress: None,
+            progress: Some(progress_sink(context.progress)),
         };
         let StepReport { plugin, report } = pipeline.run_step(&self.catalog, &task.step, &submission, call).await;
         let plugin = plugin.map(|plugin| PluginRef {
@@ -80,6 +82,18 @@ impl StepRunner {
         });
         outcome(plugin, report)
     }
+}
+
+/// The plugin's units as a fraction; a total of nothing says nothing about how far it is.
+fn progress_sink(reporter: ProgressReporter) -> ProgressSink {
+    Arc::new(move |update: ProgressUpdate| {
+        #[expect(clippy::cast_precision_loss, reason = "a fraction for people")]
+        let fraction = (update.total > 0).then(|| (update.done as f64 / update.total as f64).min(1.0));
+        reporter.report(NewProgress {
+            fraction,
+            message: update.message,
+        });
+    })
 }
 
 fn outcome(plugin: Option<PluginRef>, report: Report<Output>) -> RunOutcome {

@@ -3,6 +3,7 @@
 //! A task is one step of one submission, so its identifier is exactly that pair: two transactions that both
 //! want to make the same task meet at the same key, and no second unique index is needed.
 
+use formwork_tasks::Millis;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, str::FromStr};
 use ulid::Ulid;
@@ -27,6 +28,14 @@ pub struct InvalidId {
     kind: &'static str,
     expected: &'static str,
     text: String,
+}
+
+impl SubmissionId {
+    /// When it was made, by the clock of who made it.
+    #[must_use]
+    pub fn made_at(self) -> Millis {
+        Millis(i64::try_from(self.0.timestamp_ms()).unwrap_or(i64::MAX))
+    }
 }
 
 impl fmt::Display for SubmissionId {

@@ -21,10 +21,11 @@ mod store;
 pub use error::{Error, Result};
 pub use id::{InvalidId, SubmissionId, TaskId};
 pub use model::{
-    Cancel, Claimed, ExportChunk, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, Idempotency, ModelRef,
-    NewForm, NewSubmission, Page, Paged, PluginRef, PoolStats, Provenance, PutForm, Reaped, ReapedAs, Record, Retry,
-    StepOutput, StoreEvent, SubmissionSummary, SubmissionView, Submit, TaskError, TaskEvent, TaskFilter, TaskOutput,
-    TaskResult, TaskSummary, TaskView,
+    Beat, Cancel, Claimed, Expired, ExportChunk, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply,
+    Idempotency, ModelRef, NewForm, NewProgress, NewSubmission, Page, Paged, PluginRef, PoolControl, PoolControlChange,
+    PoolStats, Provenance, PutForm, Reaped, ReapedAs, Record, Redriven, Retention, Retry, StepOutput, StoreEvent,
+    SubmissionSummary, SubmissionView, Submit, TaskError, TaskEvent, TaskFilter, TaskOutput, TaskProgress, TaskResult,
+    TaskSummary, TaskView,
 };
 pub use store::Store;
 

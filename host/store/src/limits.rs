@@ -15,6 +15,18 @@ pub const PROMOTE_TASKS: u32 = 256;
 /// Ended leases one reap settles at most; the caller comes again while the answer is full.
 pub const REAP_TASKS: u32 = 256;
 
+/// Dead tasks one redrive makes available at most, so that a full dead-letter queue cannot hold the writer.
+pub const REDRIVE_TASKS: u32 = 256;
+
+/// Submissions one slice of a retention sweep looks at (and deletes) at most: some milliseconds of the writer.
+pub const EXPIRE_SUBMISSIONS: u32 = 256;
+
+/// Export chunks one call deletes at most.
+pub const EXPIRE_EXPORTS: u32 = 512;
+
+/// Bytes of a progress message that are kept.
+pub const PROGRESS_MESSAGE_BYTES: usize = 256;
+
 /// Bytes of an error message that are kept.
 pub const ERROR_MESSAGE_BYTES: usize = 4_096;
 

@@ -232,6 +232,8 @@ pub struct TaskView {
     pub provenance: Option<Provenance>,
     /// What it produced, once completed.
     pub result: Option<TaskOutput>,
+    /// How far it is, while it runs and if it said so.
+    pub progress: Option<TaskProgress>,
 }
 
 /// What a completed task produced.
@@ -340,6 +342,49 @@ pub enum Record {
     Stale,
 }
 
+/// One run's part of a heartbeat.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beat {
+    /// The task.
+    pub task: TaskId,
+    /// The lease the worker holds.
+    pub run_lease: RunLease,
+    /// How far it is, if it said so since the beat before; it costs no write of its own.
+    pub progress: Option<NewProgress>,
+}
+
+impl Beat {
+    /// A run that is alive and has nothing to tell.
+    #[must_use]
+    pub const fn new(task: TaskId, run_lease: RunLease) -> Self {
+        Self {
+            task,
+            run_lease,
+            progress: None,
+        }
+    }
+}
+
+/// How far a run says it is. State, not history: the next one replaces it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NewProgress {
+    /// From 0 to 1; what is outside, or no number, counts as unknown.
+    pub fraction: Option<f64>,
+    /// For people; cut to [`crate::limits::PROGRESS_MESSAGE_BYTES`].
+    pub message: String,
+}
+
+/// How far the current run of a task is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TaskProgress {
+    /// From 0 to 1, if known.
+    pub fraction: Option<f64>,
+    /// For people.
+    pub message: String,
+    /// When it said so.
+    pub at: Millis,
+}
+
 /// What a heartbeat tells a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeartbeatReply {
@@ -423,6 +468,91 @@ pub struct TaskFilter {
     pub step: Option<String>,
     /// Only this submission.
     pub submission: Option<SubmissionId>,
+    /// Only dead for this reason.
+    pub dead_reason: Option<DeadReason>,
+    /// Only with this code as the latest error.
+    pub error_code: Option<String>,
+    /// Only ended at this time or later.
+    pub finished_from: Option<Millis>,
+    /// Only ended before this time.
+    pub finished_until: Option<Millis>,
+}
+
+/// What one slice of a bulk redrive did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redriven {
+    /// Dead tasks that are available again, with their counters at zero.
+    pub count: u32,
+    /// Whether more dead tasks match.
+    pub more: bool,
+}
+
+/// How long settled submissions are kept, counted from when they settled. `None`: for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Those that have an answer: done or rejected, and no dead task.
+    pub results_ms: Option<u64>,
+    /// Those that somebody may want to look into or run again: failed, or with a dead task.
+    pub failed_ms: Option<u64>,
+}
+
+impl Retention {
+    /// Whether a submission that settled at `settled_at` has been kept long enough.
+    #[must_use]
+    pub fn has_passed(&self, settled_at: Millis, failed: bool, now: Millis) -> bool {
+        let kept = if failed { self.failed_ms } else { self.results_ms };
+        kept.is_some_and(|kept| now.since(settled_at) >= kept)
+    }
+}
+
+/// What one slice of a retention sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Submissions that are gone, with their tasks, history and idempotency keys.
+    pub submissions: u32,
+    /// Where the next slice begins; `None` when the sweep is through.
+    pub next: Option<SubmissionId>,
+}
+
+// === Pools ===
+
+/// What an operator has set for a pool, on every node and over restarts; what is `None` is as configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct PoolControl {
+    /// No node claims for this pool.
+    pub paused: bool,
+    /// CPUs the pool may use on each node.
+    pub cpus: Option<f64>,
+    /// Whether it may use more while nobody else wants it.
+    pub burst: Option<bool>,
+    /// Tasks it may have claimed at once on each node.
+    pub permits: Option<u32>,
+}
+
+/// What an operator changes about a pool. `None` leaves a value, `Some(None)` puts it back to what is configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PoolControlChange {
+    /// Pause or resume.
+    pub paused: Option<bool>,
+    /// CPUs the pool may use on each node.
+    pub cpus: Option<Option<f64>>,
+    /// Whether it may use more while nobody else wants it.
+    pub burst: Option<Option<bool>>,
+    /// Tasks it may have claimed at once on each node.
+    pub permits: Option<Option<u32>>,
+}
+
+impl PoolControlChange {
+    /// The control after this change.
+    #[must_use]
+    pub fn applied_to(&self, before: PoolControl) -> PoolControl {
+        PoolControl {
+            paused: self.paused.unwrap_or(before.paused),
+            cpus: self.cpus.unwrap_or(before.cpus),
+            burst: self.burst.unwrap_or(before.burst),
+            permits: self.permits.unwrap_or(before.permits),
+        }
+    }
 }
 
 /// The load of one pool.
@@ -436,9 +566,9 @@ pub struct PoolStats {
     pub running: u64,
     /// Tasks waiting for their next attempt.
     pub retryable: u64,
-    /// Tasks completed, ever.
+    /// Tasks completed, ever; also those that retention has deleted since.
     pub completed: u64,
-    /// Tasks cancelled and not retried.
+    /// Tasks cancelled, not retried and still kept.
     pub cancelled: u64,
     /// Tasks in the dead-letter queue.
     pub dead: u64,
@@ -507,4 +637,6 @@ pub enum StoreEvent {
         /// The task.
         task: TaskId,
     },
+    /// An operator changed the control of a pool; [`crate::Store::pool_controls`] has them.
+    ControlsChanged,
 }

@@ -1,9 +1,10 @@
 //! The one seam between the product and its databases.
 
 use crate::{
-    Cancel, Claimed, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm, NewSubmission, Page, Paged,
-    PoolStats, PutForm, Reaped, Record, Result, Retry, StoreEvent, SubmissionId, SubmissionSummary, SubmissionView,
-    Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView,
+    Beat, Cancel, Claimed, Expired, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
+    NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, Reaped, Record, Redriven, Result,
+    Retention, Retry, StoreEvent, SubmissionId, SubmissionSummary, SubmissionView, Submit, TaskEvent, TaskFilter,
+    TaskId, TaskResult, TaskSummary, TaskView,
 };
 use async_trait::async_trait;
 use formwork_tasks::{Millis, Pool, RunLease};
@@ -71,9 +72,10 @@ pub trait Store: Send + Sync {
     /// then the oldest. Take a permit before you claim: what is claimed must run now.
     async fn claim(&self, pool: Pool, worker: &str, limit: u32, lease_ms: u64, now: Millis) -> Result<Vec<Claimed>>;
 
-    /// Prolongs leases to `now + lease_ms` and tells which runs are lost or shall be cancelled. One call for
-    /// all runs of a process, not one per run.
-    async fn heartbeat(&self, runs: &[(TaskId, RunLease)], lease_ms: u64, now: Millis) -> Result<HeartbeatReply>;
+    /// Prolongs leases to `now + lease_ms`, records the progress that runs bring along, and tells which runs are lost
+    /// or shall be cancelled. One call for all runs of a process, not one per run. Progress of a run that is lost is
+    /// dropped, and is shown only as long as that run goes on.
+    async fn heartbeat(&self, runs: &[Beat], lease_ms: u64, now: Millis) -> Result<HeartbeatReply>;
 
     /// Records a result, its export chunk, the next tasks and the submission's status.
     async fn complete(&self, task: TaskId, run_lease: RunLease, result: TaskResult, now: Millis) -> Result<Record>;
@@ -103,6 +105,14 @@ pub trait Store: Send + Sync {
     /// `Error::UnknownTask`.
     async fn retry(&self, task: TaskId, now: Millis) -> Result<Retry>;
 
+    /// Does to dead tasks that match what [`Store::retry`] does to one, oldest submission first; an empty filter
+    /// matches all. At most `limit` of them, and never more than `limits::REDRIVE_TASKS`; call again while there are
+    /// more. Give `finished_until`, or tasks that die again meanwhile are redriven again.
+    ///
+    /// # Errors
+    /// `Error::Invalid` when the filter names another state than `dead`.
+    async fn redrive(&self, filter: TaskFilter, limit: u32, now: Millis) -> Result<Redriven>;
+
     /// One task with its output.
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>>;
 
@@ -117,6 +127,13 @@ pub trait Store: Send + Sync {
 
     /// The load of every pool, in the order of `Pool::ALL`.
     async fn pool_stats(&self, now: Millis) -> Result<Vec<PoolStats>>;
+
+    /// What operators have set for the pools, in the order of `Pool::ALL`.
+    async fn pool_controls(&self) -> Result<Vec<(Pool, PoolControl)>>;
+
+    /// Changes what is set for a pool; says what is set now. Tells [`StoreEvent::ControlsChanged`], if only on this node:
+    /// other nodes look once a second.
+    async fn set_pool_control(&self, pool: Pool, change: PoolControlChange, now: Millis) -> Result<PoolControl>;
 
     /// When the pool's next retry is due, to sleep until then.
     async fn next_due(&self, pool: Pool) -> Result<Option<Millis>>;
@@ -133,6 +150,18 @@ pub trait Store: Send + Sync {
         after_sequence: u64,
         limit: u32,
     ) -> Result<Vec<ExportRow>>;
+
+    // --- retention ---
+
+    /// One slice of a sweep over all submissions in the order of their ids, from the one after `after` (`None`: the
+    /// first): looks at up to `limits::EXPIRE_SUBMISSIONS` and deletes those that are settled and have been kept long
+    /// enough, with data, tasks, history and idempotency keys. What is not settled is never touched, and neither are
+    /// exports. May be called by several nodes at once.
+    async fn expire(&self, retention: Retention, after: Option<SubmissionId>, now: Millis) -> Result<Expired>;
+
+    /// Deletes the oldest export chunks, as long as their submissions were made `older_than_ms` ago or more; at most
+    /// `limits::EXPIRE_EXPORTS`. Says how many; call again while it is that many.
+    async fn expire_exports(&self, older_than_ms: u64, now: Millis) -> Result<u32>;
 
     // --- the store itself ---
 

@@ -59,6 +59,7 @@ macro_rules! every_case {
                 a_stale_lease_records_nothing,
                 a_second_completion_is_stale,
                 a_heartbeat_prolongs_and_tells_what_is_lost,
+                progress_comes_with_a_heartbeat_and_belongs_to_its_run,
                 a_failed_task_waits_for_its_time,
                 a_released_task_has_spent_no_attempt,
                 an_ended_lease_is_recovered_then_dead,
@@ -73,6 +74,21 @@ macro_rules! every_case {
                 bad_cursors_are_refused,
                 pools_are_counted,
                 history_has_every_move;
+            dead_letters:
+                dead_tasks_are_filtered_by_reason_code_and_time,
+                a_redrive_takes_what_matches_with_fresh_counters,
+                a_redrive_is_bounded_and_says_whether_there_is_more,
+                only_dead_tasks_are_redriven;
+            controls:
+                a_control_is_kept_and_told,
+                changes_to_one_pool_do_not_undo_each_other;
+            retention:
+                what_was_kept_long_enough_is_gone_whole,
+                what_is_not_settled_is_never_touched,
+                failed_submissions_are_kept_longer,
+                an_expired_key_makes_a_new_submission,
+                a_sweep_goes_on_in_slices,
+                exports_have_their_own_time;
             exports:
                 chunks_are_recorded_exactly_once,
                 chunks_are_read_in_order_from_a_sequence;

@@ -7,9 +7,9 @@
 )]
 
 use formwork_store::{
-    Error, NewForm, NewSubmission, Store, SubmissionId, Submit,
+    Beat, Error, HeartbeatReply, NewForm, NewProgress, NewSubmission, Store, SubmissionId, Submit, TaskId,
     sqlite::{Durability, Options, SqliteStore},
-    tasks::{Millis, Pool, Step},
+    tasks::{Millis, Pool, RunLease, Step},
 };
 use std::{
     io::{BufRead, BufReader, Write},
@@ -260,6 +260,46 @@ async fn an_io_error_stops_the_store() {
     }
     assert!(acknowledged > 10, "{acknowledged}");
     store.ready().await.expect("a new process on a sound disk goes on");
+}
+
+#[tokio::test]
+async fn a_file_of_version_1_is_migrated_and_goes_on() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (old, new) = (folder.path().join("old.db"), folder.path().join("new.db"));
+    let raw = rusqlite::Connection::open(&old).expect("opens");
+    raw.execute_batch(include_str!("files/v1.sql")).expect("is a database");
+    drop(raw);
+
+    let store = open(&old);
+    let id: SubmissionId = "01HF7YAT00000000000000000A".parse().expect("is an id");
+    let task = TaskId::new(id, 0);
+    let beat = Beat {
+        progress: Some(NewProgress {
+            fraction: Some(0.5),
+            message: "half".into(),
+        }),
+        ..Beat::new(task, RunLease(1))
+    };
+    let reply = store.heartbeat(&[beat], 30_000, NOW).await.expect("answered");
+    assert_eq!(reply, HeartbeatReply::default(), "the run of the older program goes on");
+    let view = store.task(task).await.expect("read").expect("exists");
+    assert_eq!(view.progress.expect("is shown").message, "half");
+    let reaped = store.reap(NOW.plus(30_000), 5).await.expect("reaped");
+    assert_eq!(reaped.len(), 1);
+    let claimed = store.claim(Pool::High, "w-2", 1, 1_000, NOW.plus(30_000)).await;
+    assert_eq!(claimed.expect("claimed")[0].run_lease, RunLease(2));
+    store.close().await;
+
+    drop(open(&new));
+    let schema = |file: &Path| -> Vec<(String, String)> {
+        let raw = rusqlite::Connection::open(file).expect("opens");
+        let mut statement = raw
+            .prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
+            .expect("prepares");
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.expect("reads").collect::<Result<_, _>>().expect("reads")
+    };
+    assert_eq!(schema(&old), schema(&new), "migrated and new files have one schema");
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@
 use async_trait::async_trait;
 use formwork_scheduler::{RunContext, RunOutcome, Scheduler, SchedulerOptions, TaskRunner};
 use formwork_store::{
-    Claimed, NewForm, NewSubmission, PluginRef, Provenance, Store, StoreEvent, SubmissionId, SubmissionView, TaskId,
-    TaskResult, TaskView,
+    Claimed, NewForm, NewSubmission, PluginRef, PoolControlChange, Provenance, Store, StoreEvent, SubmissionId,
+    SubmissionView, TaskId, TaskResult, TaskView,
     sqlite::{Options, SqliteStore},
 };
 use formwork_tasks::{Millis, Pool, RetryPolicy, Step, Verdict};
@@ -138,6 +138,17 @@ impl Bench {
         };
         self.store.submit(submission, now()).await.unwrap();
         id
+    }
+
+    /// Pauses or resumes a pool as an operator does; the scheduler has seen it.
+    pub(crate) async fn set_paused(&self, scheduler: &Scheduler, pool: Pool, paused: bool) {
+        let change = PoolControlChange {
+            paused: Some(paused),
+            ..PoolControlChange::default()
+        };
+        self.store.set_pool_control(pool, change, now()).await.unwrap();
+        scheduler.refresh_controls().await.unwrap();
+        assert_eq!(scheduler.status()[pool as usize].paused, paused);
     }
 
     /// Starts a scheduler on this store.

@@ -49,6 +49,7 @@ pub(crate) async fn list(
         form: query.form,
         step: query.step,
         submission: parsed(query.submission)?,
+        ..TaskFilter::default()
     };
     let found = app.store.tasks(filter, page(query.limit, query.cursor)?).await?;
     Ok(Json(List {

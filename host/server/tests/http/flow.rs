@@ -322,7 +322,7 @@ async fn tasks_that_ended_cannot_be_cancelled_or_retried() {
 async fn a_waiting_task_is_cancelled_and_retried() {
     let server = start("").await;
     server.contact().await;
-    server.server().scheduler().pause(formwork_tasks::Pool::High);
+    server.pause_high(true).await;
     let id = server.post("/v1/forms/contact/submissions", &good()).await.body["id"]
         .as_str()
         .unwrap()
@@ -340,7 +340,7 @@ async fn a_waiting_task_is_cancelled_and_retried() {
     );
     let retried = read(server.request(Method::POST, &format!("/v1/tasks/{id}-0/retry"))).await;
     assert_eq!(retried.body["state"], "available", "{:#}", retried.body);
-    server.server().scheduler().resume(formwork_tasks::Pool::High);
+    server.pause_high(false).await;
     let request = server
         .request(Method::GET, &format!("/v1/submissions/{id}"))
         .header("prefer", "wait=30");

@@ -102,6 +102,20 @@ impl Running {
         self.server.address()
     }
 
+    /// Pauses or resumes pool `high`.
+    pub(crate) async fn pause_high(&self, paused: bool) {
+        let change = formwork_store::PoolControlChange {
+            paused: Some(paused),
+            ..Default::default()
+        };
+        let (store, now) = (self.server().store(), formwork_server::clock::now());
+        store
+            .set_pool_control(formwork_tasks::Pool::High, change, now)
+            .await
+            .unwrap();
+        self.server().scheduler().refresh_controls().await.unwrap();
+    }
+
     pub(crate) fn server(&self) -> &Server {
         &self.server
     }

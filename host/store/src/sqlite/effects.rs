@@ -32,6 +32,13 @@ impl Effects {
         row[to as usize] += 1;
     }
 
+    /// Counts a task that is no longer kept. What was completed stays counted: it is how much was done, ever.
+    pub(super) fn forget(&mut self, pool: Pool, state: State) {
+        if state != State::Completed {
+            self.counts[pool as usize][state as usize] -= 1;
+        }
+    }
+
     /// Adds what another write did.
     pub(super) fn merge(&mut self, other: Self) {
         for event in other.events {

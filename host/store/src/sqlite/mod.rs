@@ -10,6 +10,7 @@
 //! and never wait for it.
 
 mod connection;
+mod controls;
 mod cursor;
 mod effects;
 mod failure;
@@ -17,9 +18,12 @@ mod forms;
 mod lock;
 mod operate;
 mod plans;
+mod progress;
 #[cfg(test)]
 mod query_plans;
 mod readers;
+mod redrive;
+mod retention;
 mod rows;
 mod schema;
 mod submissions;
@@ -32,9 +36,10 @@ mod writer;
 pub use connection::Durability;
 
 use crate::{
-    Cancel, Claimed, Error, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm, NewSubmission, Page,
-    Paged, PoolStats, PutForm, Reaped, Record, Result, Retry, Store, StoreEvent, SubmissionId, SubmissionSummary,
-    SubmissionView, Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView, limits,
+    Beat, Cancel, Claimed, Error, Expired, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
+    NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, Reaped, Record, Redriven, Result,
+    Retention, Retry, Store, StoreEvent, SubmissionId, SubmissionSummary, SubmissionView, Submit, TaskEvent,
+    TaskFilter, TaskId, TaskResult, TaskSummary, TaskView, limits,
 };
 use async_trait::async_trait;
 use formwork_tasks::{Millis, Pool, RunLease};
@@ -219,7 +224,7 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn heartbeat(&self, runs: &[(TaskId, RunLease)], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
+    async fn heartbeat(&self, runs: &[Beat], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
         let runs = runs.to_vec();
         self.write("heartbeat", move |write| work::heartbeat(write, &runs, lease_ms, now))
             .await
@@ -256,6 +261,11 @@ impl Store for SqliteStore {
         self.write("retry", move |write| operate::retry(write, task, now)).await
     }
 
+    async fn redrive(&self, filter: TaskFilter, limit: u32, now: Millis) -> Result<Redriven> {
+        self.write("redrive", move |write| redrive::redrive(write, &filter, limit, now))
+            .await
+    }
+
     async fn task(&self, id: TaskId) -> Result<Option<TaskView>> {
         self.read("read task", move |connection| views::task(connection, id))
             .await
@@ -280,6 +290,15 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn pool_controls(&self) -> Result<Vec<(Pool, PoolControl)>> {
+        self.read("read pool controls", controls::all).await
+    }
+
+    async fn set_pool_control(&self, pool: Pool, change: PoolControlChange, now: Millis) -> Result<PoolControl> {
+        self.write("set pool control", move |write| controls::set(write, pool, change, now))
+            .await
+    }
+
     async fn next_due(&self, pool: Pool) -> Result<Option<Millis>> {
         self.read("read next due", move |connection| operate::next_due(connection, pool))
             .await
@@ -296,6 +315,18 @@ impl Store for SqliteStore {
         let (form, step) = (form.to_owned(), step.to_owned());
         self.read("read exports", move |connection| {
             views::export_chunks(connection, &form, form_version, &step, after_sequence, limit)
+        })
+        .await
+    }
+
+    async fn expire(&self, retention: Retention, after: Option<SubmissionId>, now: Millis) -> Result<Expired> {
+        self.write("expire", move |write| retention::expire(write, retention, after, now))
+            .await
+    }
+
+    async fn expire_exports(&self, older_than_ms: u64, now: Millis) -> Result<u32> {
+        self.write("expire exports", move |write| {
+            retention::expire_exports(write, older_than_ms, now)
         })
         .await
     }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// The first row of a cached statement, if there is one.
 pub(super) fn one<T>(
     connection: &Connection,
-    statement: &'static str,
+    statement: &str,
     parameters: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Option<T>> {
@@ -92,7 +92,7 @@ pub(super) fn task_id(row: &Row<'_>, column: usize) -> rusqlite::Result<TaskId> 
 /// The columns of [`lifecycle`], in its order.
 macro_rules! lifecycle_columns {
     () => {
-        "state, run_lease, attempt, errors, crashes, run_at, lease_until, cancel_requested, \
+        "state, tasks.run_lease, attempt, errors, crashes, run_at, lease_until, cancel_requested, \
          verdict, dead_reason"
     };
 }

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 use rusqlite::Connection;
 
 /// Each entry takes a file from the version of its index to the next. Released entries never change.
-const MIGRATIONS: &[&str] = &[V1];
+const MIGRATIONS: &[&str] = &[V1, V2];
 
 const V1: &str = "
 CREATE TABLE forms (
@@ -126,6 +126,30 @@ CREATE TABLE probe (
     id INTEGER PRIMARY KEY,
     at INTEGER NOT NULL
 ) STRICT;
+";
+
+/// Progress is a table of its own: few tasks have any, and the row of a task, which every move rewrites, stays short.
+const V2: &str = "
+CREATE TABLE task_progress (
+    submission TEXT    NOT NULL,
+    step       INTEGER NOT NULL,
+    run_lease  INTEGER NOT NULL,
+    fraction   REAL,
+    message    TEXT    NOT NULL,
+    at         INTEGER NOT NULL,
+    PRIMARY KEY (submission, step)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE pool_controls (
+    pool       TEXT    NOT NULL PRIMARY KEY,
+    paused     INTEGER NOT NULL,
+    cpus       REAL,
+    burst      INTEGER,
+    permits    INTEGER,
+    changed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX idempotency_by_submission ON idempotency (submission);
 ";
 
 /// Brings the file to the newest version, each step in a transaction of its own; refuses newer files.

@@ -5,7 +5,7 @@
 
 use super::{
     cursor,
-    rows::{all, lifecycle_columns, one},
+    rows::{all, lifecycle_columns, one, task_id},
     views::{task_columns, task_summary},
 };
 use crate::{Page, Paged, Result, TaskFilter, TaskId, TaskSummary, limits};
@@ -30,6 +30,47 @@ impl Conditions {
         let value = self.value(value);
         self.texts.push(format!("{column} = {value}"));
     }
+
+    /// What the filter asks for; the form stands in `form_column`.
+    fn add(&mut self, filter: &TaskFilter, form_column: &str) {
+        if let Some(submission) = filter.submission {
+            self.equal("tasks.submission", submission.to_string());
+        }
+        if let Some(pool) = filter.pool {
+            self.equal("pool", pool.as_str());
+        }
+        if let Some(step) = &filter.step {
+            self.equal("step_name", step.clone());
+        }
+        if let Some(form) = &filter.form {
+            self.equal(form_column, form.clone());
+        }
+        if let Some(state) = filter.state {
+            // A literal, so that it matches the partial index.
+            self.texts.push(format!("state = '{}'", state.as_str()));
+        }
+        if let Some(reason) = filter.dead_reason {
+            self.equal("dead_reason", reason.as_str());
+        }
+        if let Some(code) = &filter.error_code {
+            self.equal("error_code", code.clone());
+        }
+        if let Some(from) = filter.finished_from {
+            let from = self.value(from.0);
+            self.texts.push(format!("finished_at >= {from}"));
+        }
+        if let Some(until) = filter.finished_until {
+            let until = self.value(until.0);
+            self.texts.push(format!("finished_at < {until}"));
+        }
+    }
+
+    fn joined(&self) -> String {
+        match self.texts.join(" AND ") {
+            none if none.is_empty() => "true".to_owned(),
+            some => some,
+        }
+    }
 }
 
 /// Tasks that match a filter, newest submission first.
@@ -46,33 +87,24 @@ pub(super) fn tasks(connection: &Connection, filter: &TaskFilter, page: &Page) -
             conditions.texts.push(format!("submissions.id <= {submission}"));
         }
     }
-    if let Some(submission) = filter.submission {
-        conditions.equal("tasks.submission", submission.to_string());
-    }
-    if let Some(pool) = filter.pool {
-        conditions.equal("pool", pool.as_str());
-    }
-    if let Some(step) = &filter.step {
-        conditions.equal("step_name", step.clone());
-    }
-    if let Some(form) = &filter.form {
-        let column = match path {
+    conditions.add(
+        filter,
+        match path {
             AccessPath::Form => "submissions.form",
             _ => "tasks.form",
-        };
-        conditions.equal(column, form.clone());
-    }
-    if let Some(state) = filter.state {
-        // A literal, so that it matches the partial index.
-        conditions.texts.push(format!("state = '{}'", state.as_str()));
-    }
+        },
+    );
     let limit = conditions.value(cursor::fetch(page));
-    let condition = match conditions.texts.join(" AND ") {
-        none if none.is_empty() => "true".to_owned(),
-        some => some,
-    };
+    let mut condition = conditions.joined();
     let (from, order) = match path {
-        AccessPath::State(state) => (format!("tasks INDEXED BY tasks_{}", state.as_str()), "tasks.submission"),
+        AccessPath::State(state) => {
+            // A partial index asks for its condition in so many words.
+            let of_index = format!("state = '{}'", state.as_str());
+            if filter.state.is_none() {
+                condition = format!("{condition} AND {of_index}");
+            }
+            (format!("tasks INDEXED BY tasks_{}", state.as_str()), "tasks.submission")
+        }
         AccessPath::Form => (
             "submissions INDEXED BY submissions_by_form
              CROSS JOIN tasks ON tasks.submission = submissions.id"
@@ -95,6 +127,25 @@ pub(super) fn tasks(connection: &Connection, filter: &TaskFilter, page: &Page) -
     Ok(cursor::paged(page, items, |task| task.id.to_string()))
 }
 
+/// Dead tasks that match, oldest submission first; at most `limit`.
+pub(super) fn dead(connection: &Connection, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskId>> {
+    let mut conditions = Conditions::default();
+    let filter = TaskFilter {
+        state: Some(State::Dead),
+        ..filter.clone()
+    };
+    conditions.add(&filter, "tasks.form");
+    let limit = conditions.value(limit);
+    let statement = format!(
+        "SELECT submission, step FROM tasks INDEXED BY tasks_dead WHERE {}
+         ORDER BY submission, step LIMIT {limit}",
+        conditions.joined()
+    );
+    all(connection, &statement, params_from_iter(conditions.values), |row| {
+        task_id(row, 0)
+    })
+}
+
 #[derive(Clone, Copy)]
 enum AccessPath {
     Newest,
@@ -106,7 +157,9 @@ fn access_path(connection: &Connection, filter: &TaskFilter) -> Result<AccessPat
     if filter.submission.is_some() {
         return Ok(AccessPath::Newest);
     }
-    if let Some(state) = filter.state
+    // A reason can be that of a dead task only.
+    let state = filter.state.or(filter.dead_reason.map(|_| State::Dead));
+    if let Some(state) = state
         && state != State::Completed
     {
         let count = one(

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Claimed, Error, ExportRow, Page, Paged, Provenance, Result, StepOutput, SubmissionId, SubmissionSummary,
-    SubmissionView, TaskError, TaskEvent, TaskId, TaskOutput, TaskSummary, TaskView, limits,
+    SubmissionView, TaskError, TaskEvent, TaskId, TaskOutput, TaskProgress, TaskSummary, TaskView, limits,
 };
 use formwork_tasks::{Millis, RunLease, SubmissionStatus};
 use rusqlite::{Connection, Row, params};
@@ -76,6 +76,16 @@ pub(super) fn task_summary(row: &Row<'_>) -> rusqlite::Result<TaskSummary> {
     })
 }
 
+/// What [`task_view`] reads.
+const TASK_VIEW: &str = concat!(
+    "SELECT ",
+    task_columns!(),
+    ", cpu_ms, provenance, output, fraction, message, at
+     FROM tasks LEFT JOIN task_runs USING (submission, step)
+     LEFT JOIN task_progress ON task_progress.submission = tasks.submission AND task_progress.step = tasks.step
+         AND tasks.state = 'running' AND task_progress.run_lease = tasks.run_lease"
+);
+
 fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
     let summary = task_summary(row)?;
     let provenance: Option<String> = row.get(TASK_COLUMNS + 1)?;
@@ -92,6 +102,15 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
             .map(|text| decode(TASK_COLUMNS + 1, serde_json::from_str(&text)))
             .transpose()?,
         result,
+        progress: maybe_millis(row, TASK_COLUMNS + 5)?
+            .map(|at| -> rusqlite::Result<_> {
+                Ok(TaskProgress {
+                    fraction: row.get(TASK_COLUMNS + 3)?,
+                    message: row.get(TASK_COLUMNS + 4)?,
+                    at,
+                })
+            })
+            .transpose()?,
     })
 }
 
@@ -110,12 +129,7 @@ pub(super) fn submission(connection: &Connection, id: SubmissionId) -> Result<Op
     };
     let tasks = all(
         connection,
-        concat!(
-            "SELECT ",
-            task_columns!(),
-            ", cpu_ms, provenance, output FROM tasks LEFT JOIN task_runs USING (submission, step)
-             WHERE tasks.submission = ?1 ORDER BY tasks.step"
-        ),
+        &format!("{TASK_VIEW} WHERE tasks.submission = ?1 ORDER BY tasks.step"),
         params![text],
         task_view,
     )?;
@@ -159,12 +173,7 @@ pub(super) fn submissions(
 pub(super) fn task(connection: &Connection, id: TaskId) -> Result<Option<TaskView>> {
     one(
         connection,
-        concat!(
-            "SELECT ",
-            task_columns!(),
-            ", cpu_ms, provenance, output FROM tasks LEFT JOIN task_runs USING (submission, step)
-             WHERE tasks.submission = ?1 AND tasks.step = ?2"
-        ),
+        &format!("{TASK_VIEW} WHERE tasks.submission = ?1 AND tasks.step = ?2"),
         params![id.submission.to_string(), id.step],
         task_view,
     )

@@ -1,13 +1,15 @@
 //! What workers do: claim, heartbeat, record, give back; and the reaper that comes after those who vanish.
 
 use super::{
+    progress,
     rows::{all, change, task_id},
     submissions::settle,
     transition::{self, TaskRow},
     writer::Write,
 };
 use crate::{
-    Error, Failure, HeartbeatReply, Provenance, Reaped, ReapedAs, Record, Result, TaskError, TaskId, TaskResult, limits,
+    Beat, Error, Failure, HeartbeatReply, Provenance, Reaped, ReapedAs, Record, Result, TaskError, TaskId, TaskResult,
+    limits,
 };
 use formwork_tasks::{Change, Command, Millis, Pool, Refusal, RunLease, State};
 use rusqlite::params;
@@ -85,14 +87,10 @@ pub(super) fn claim(
 }
 
 /// Prolongs leases.
-pub(super) fn heartbeat(
-    write: &mut Write<'_>,
-    runs: &[(TaskId, RunLease)],
-    lease_ms: u64,
-    now: Millis,
-) -> Result<HeartbeatReply> {
+pub(super) fn heartbeat(write: &mut Write<'_>, runs: &[Beat], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
     let mut reply = HeartbeatReply::default();
-    for &(id, lease) in runs {
+    for beat in runs {
+        let (id, lease) = (beat.task, beat.run_lease);
         let Some(mut task) = transition::load(write.connection, id)? else {
             reply.lost.push(id);
             continue;
@@ -101,10 +99,15 @@ pub(super) fn heartbeat(
             lease,
             until: now.plus(lease_ms),
         };
-        match transition::apply(write, &mut task, command, now, None)? {
-            Ok(_) if task.lifecycle.cancel_requested => reply.cancel.push(id),
-            Ok(_) => {}
-            Err(_) => reply.lost.push(id),
+        if transition::apply(write, &mut task, command, now, None)?.is_err() {
+            reply.lost.push(id);
+            continue;
+        }
+        if task.lifecycle.cancel_requested {
+            reply.cancel.push(id);
+        }
+        if let Some(new) = &beat.progress {
+            progress::record(write, id, lease, new, now)?;
         }
     }
     Ok(reply)
@@ -266,6 +269,6 @@ fn must(result: Result<Change, Refusal>, id: TaskId) -> Result<()> {
 }
 
 /// The longest prefix of at most `bytes` bytes that ends between characters.
-fn cut(text: &str, bytes: usize) -> &str {
+pub(super) fn cut(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }

@@ -1,10 +1,13 @@
 //! The cases, by subject, and what they share.
 
+pub(crate) mod controls;
+pub(crate) mod dead_letters;
 pub(crate) mod exports;
 pub(crate) mod forms;
 pub(crate) mod lifecycle;
 pub(crate) mod operate;
 pub(crate) mod pipeline;
+pub(crate) mod retention;
 pub(crate) mod submissions;
 pub(crate) mod work;
 

@@ -1,5 +1,5 @@
 use super::*;
-use formwork_store::{Cancel, Error, Record, Retry, StoreEvent, TaskFilter, TaskId, tasks::State};
+use formwork_store::{Beat, Cancel, Error, Record, Retry, StoreEvent, TaskFilter, TaskId, tasks::State};
 
 pub(crate) async fn a_waiting_task_is_cancelled(store: &dyn Store) {
     publish(store, vec![Step::new("check"), Step::new("intent")]).await;
@@ -20,7 +20,7 @@ pub(crate) async fn a_running_task_is_asked_to_stop(store: &dyn Store) {
     assert_eq!(store.cancel(task.id, NOW).await.expect("answered"), Cancel::Requested);
     let event = events.recv().await.expect("an event");
     assert_eq!(event, StoreEvent::CancelRequested { task: task.id });
-    let runs = [(task.id, task.run_lease)];
+    let runs = [Beat::new(task.id, task.run_lease)];
     let reply = store.heartbeat(&runs, LEASE_MS, NOW).await.expect("answered");
     assert_eq!(reply.cancel, [task.id]);
 

@@ -1,6 +1,6 @@
 use super::*;
 use formwork_store::{
-    HeartbeatReply, ReapedAs, Record, limits,
+    Beat, HeartbeatReply, NewProgress, ReapedAs, Record, limits,
     tasks::{Priority, RunLease, State},
 };
 use std::collections::HashSet;
@@ -95,7 +95,7 @@ pub(crate) async fn a_heartbeat_prolongs_and_tells_what_is_lost(store: &dyn Stor
     let silent = claim_one(store, NOW).await;
 
     let later = NOW.plus(LEASE_MS / 2);
-    let runs = [(alive.id, alive.run_lease)];
+    let runs = [Beat::new(alive.id, alive.run_lease)];
     let reply = store.heartbeat(&runs, LEASE_MS, later).await.expect("answered");
     assert_eq!(reply, HeartbeatReply::default());
     let end = NOW.plus(LEASE_MS);
@@ -103,12 +103,74 @@ pub(crate) async fn a_heartbeat_prolongs_and_tells_what_is_lost(store: &dyn Stor
     assert_eq!(reaped.len(), 1);
     assert_eq!(reaped[0].id, silent.id);
 
-    let runs = [(alive.id, alive.run_lease), (silent.id, silent.run_lease)];
+    let runs = [
+        Beat::new(alive.id, alive.run_lease),
+        Beat::new(silent.id, silent.run_lease),
+    ];
     let reply = store.heartbeat(&runs, LEASE_MS, end).await.expect("answered");
     assert_eq!(reply.lost, [silent.id]);
-    let wrong = [(alive.id, RunLease(alive.run_lease.0 + 1))];
+    let wrong = [Beat::new(alive.id, RunLease(alive.run_lease.0 + 1))];
     let reply = store.heartbeat(&wrong, LEASE_MS, end).await.expect("answered");
     assert_eq!(reply.lost, [alive.id]);
+}
+
+pub(crate) async fn progress_comes_with_a_heartbeat_and_belongs_to_its_run(store: &dyn Store) {
+    publish(store, vec![Step::new("check")]).await;
+    let submission = submit(store).await;
+    let first = claim_one(store, NOW).await;
+    let shown = || async { store.task(first.id).await.expect("read").expect("exists").progress };
+    assert_eq!(shown().await, None);
+
+    let says = |task: &Claimed, fraction: Option<f64>, message: &str| {
+        [Beat {
+            progress: Some(NewProgress {
+                fraction,
+                message: message.into(),
+            }),
+            ..Beat::new(task.id, task.run_lease)
+        }]
+    };
+    let later = NOW.plus(1_000);
+    let beat = says(&first, Some(0.25), "page 1 of 4");
+    store.heartbeat(&beat, LEASE_MS, later).await.expect("answered");
+    let progress = shown().await.expect("is shown");
+    assert_eq!(
+        (progress.fraction, progress.message.as_str(), progress.at),
+        (Some(0.25), "page 1 of 4", later)
+    );
+    let view = store.submission(submission).await.expect("read").expect("exists");
+    assert_eq!(view.tasks[0].progress, Some(progress), "the submission shows it too");
+    let history = store.task_history(first.id).await.expect("read");
+    assert_eq!(history.len(), 2, "progress is no history");
+
+    // The latest word counts; a beat without one leaves it, a senseless fraction is unknown, a long message is cut.
+    let long = "ä".repeat(limits::PROGRESS_MESSAGE_BYTES);
+    for fraction in [Some(f64::NAN), Some(1.5), None] {
+        let beat = says(&first, fraction, &long);
+        store.heartbeat(&beat, LEASE_MS, later).await.expect("answered");
+    }
+    let quiet = [Beat::new(first.id, first.run_lease)];
+    store.heartbeat(&quiet, LEASE_MS, later).await.expect("answered");
+    let progress = shown().await.expect("is shown");
+    assert_eq!(progress.fraction, None);
+    assert_eq!(progress.message.len(), limits::PROGRESS_MESSAGE_BYTES);
+
+    // Another run has not said anything, and the word of the lost one is not taken for its.
+    let end = later.plus(LEASE_MS);
+    store.reap(end, 3).await.expect("reaped");
+    assert_eq!(shown().await, None);
+    let second = claim_one(store, end).await;
+    assert_eq!(shown().await, None);
+    let beat = says(&first, Some(0.9), "from a lost run");
+    let reply = store.heartbeat(&beat, LEASE_MS, end).await.expect("answered");
+    assert_eq!(reply.lost, [first.id]);
+    assert_eq!(shown().await, None);
+    let beat = says(&second, Some(1.0), "");
+    store.heartbeat(&beat, LEASE_MS, end).await.expect("answered");
+    assert_eq!(shown().await.expect("is shown").fraction, Some(1.0));
+    let record = store.complete(second.id, second.run_lease, result("{}"), end).await;
+    assert_eq!(record.expect("answered"), Record::Recorded);
+    assert_eq!(shown().await, None, "what has ended has a result instead");
 }
 
 pub(crate) async fn a_failed_task_waits_for_its_time(store: &dyn Store) {

@@ -1,0 +1,34 @@
+//! How far running tasks are, as their heartbeats told.
+
+use super::{rows::change, work::cut, writer::Write};
+use crate::{NewProgress, Result, TaskId, limits};
+use formwork_tasks::{Millis, RunLease};
+use rusqlite::params;
+
+/// Records what the run with this lease says. The lease stands beside it, so that it is never taken for the progress of a
+/// later run.
+pub(super) fn record(
+    write: &Write<'_>,
+    id: TaskId,
+    lease: RunLease,
+    progress: &NewProgress,
+    now: Millis,
+) -> Result<()> {
+    let fraction = progress.fraction.filter(|fraction| (0.0..=1.0).contains(fraction));
+    change(
+        write.connection,
+        "INSERT INTO task_progress (submission, step, run_lease, fraction, message, at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT DO UPDATE SET run_lease = excluded.run_lease, fraction = excluded.fraction,
+             message = excluded.message, at = excluded.at",
+        params![
+            id.submission.to_string(),
+            id.step,
+            lease.0,
+            fraction,
+            cut(&progress.message, limits::PROGRESS_MESSAGE_BYTES),
+            now.0
+        ],
+    )?;
+    Ok(())
+}
