@@ -365,6 +365,14 @@ impl Pipeline {
         runs.into_iter().map(|run| run.report).collect()
     }
 
+    /// Whether everything a step needs is installed here.
+    pub fn has_plugins(&self, catalog: &Catalog, step: &str) -> bool {
+        let mut steps = self.definition.pipeline.iter();
+        steps
+            .find(|definition| definition.name == step)
+            .is_none_or(|definition| catalog.resolve(&definition.plugin).is_ok())
+    }
+
     /// Whether a step's plugin is of a kind.
     pub fn is_kind(&self, catalog: &Catalog, step: &StepDefinition, kind: Kind) -> bool {
         catalog

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use formwork_scheduler::Scheduler;
 use formwork_store::{
     Beat, Cancel, Claimed, Error, Expired, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
-    NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, Reaped, Record, Redriven, Result,
-    Retention, Retry, Store, StoreEvent, SubmissionId, SubmissionSummary, SubmissionView, Submit, TaskEvent,
-    TaskFilter, TaskId, TaskResult, TaskSummary, TaskView,
+    NewPlugin, NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, PutPlugin, Reaped,
+    Record, Redriven, Result, Retention, Retry, Store, StoreEvent, StoredPlugin, SubmissionId, SubmissionSummary,
+    SubmissionView, Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView,
 };
 use formwork_tasks::{Millis, Pool, RunLease, State, SubmissionStatus};
 use std::{
@@ -161,6 +161,15 @@ impl Store for Faulty {
     }
     async fn expire_exports(&self, older_than_ms: u64, now: Millis) -> Result<u32> {
         self.store.expire_exports(older_than_ms, now).await
+    }
+    async fn put_plugin(&self, plugin: NewPlugin, now: Millis) -> Result<PutPlugin> {
+        self.store.put_plugin(plugin, now).await
+    }
+    async fn plugins(&self) -> Result<Vec<StoredPlugin>> {
+        self.store.plugins().await
+    }
+    async fn plugin_component(&self, digest: &str) -> Result<Option<Vec<u8>>> {
+        self.store.plugin_component(digest).await
     }
     fn subscribe(&self) -> broadcast::Receiver<StoreEvent> {
         self.store.subscribe()

@@ -16,8 +16,8 @@ use formwork_store::Store;
 const MAX_READY: usize = 256;
 
 /// How long the number of a form's latest version is believed. Publishing in this process shows at once, publishing by
-/// another node within this.
-const LATEST_FOR: Duration = Duration::from_secs(1);
+/// another node within this: below the second that is promised.
+const LATEST_FOR: Duration = Duration::from_millis(500);
 
 /// Why a published form is not ready.
 #[derive(Debug, thiserror::Error)]

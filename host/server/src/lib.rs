@@ -13,6 +13,7 @@ pub mod examples;
 pub mod forms;
 pub mod http;
 pub mod logging;
+pub mod plugin_library;
 pub mod runner;
 pub mod serve;
 pub mod waiters;

@@ -12,18 +12,24 @@ use tracing::Instrument;
 
 use crate::clock::rfc3339;
 use crate::forms::{Forms, FormsError};
+use crate::plugin_library::PluginLibrary;
 
 /// Runs the steps of published forms.
 pub struct StepRunner {
     forms: Forms,
     catalog: Catalog,
+    library: PluginLibrary,
 }
 
 impl StepRunner {
-    /// A runner of these forms with these plugins.
+    /// A runner of these forms with these plugins, and those that are pushed meanwhile.
     #[must_use]
-    pub fn new(forms: Forms, catalog: Catalog) -> Self {
-        Self { forms, catalog }
+    pub fn new(forms: Forms, catalog: Catalog, library: PluginLibrary) -> Self {
+        Self {
+            forms,
+            catalog,
+            library,
+        }
     }
 }
 
@@ -74,6 +80,12 @@ impl StepRunner {
             correlation_id: task.correlation_id,
             progress: Some(progress_sink(context.progress)),
         };
+        // Another node may have published a form with a plugin that is not here yet.
+        if !pipeline.has_plugins(&self.catalog, &task.step)
+            && let Err(error) = self.library.look().await
+        {
+            return failed("store", error.to_string(), true);
+        }
         let StepReport { plugin, report } = pipeline.run_step(&self.catalog, &task.step, &submission, call).await;
         let plugin = plugin.map(|plugin| PluginRef {
             name: plugin.name,

@@ -23,6 +23,7 @@ use crate::config::{Config, StoreUrl};
 use crate::forms::Forms;
 use crate::http::listener::{Listening, listen};
 use crate::http::{self, App, Parts};
+use crate::plugin_library::PluginLibrary;
 use crate::runner::StepRunner;
 use crate::waiters::Waiters;
 
@@ -177,18 +178,25 @@ impl Server {
     pub async fn start_with(config: Config, machinery: Machinery) -> Result<Self, StartError> {
         let store = open_store(&config).await?;
         let forms = Forms::new(Arc::clone(&store));
-        let runner = Arc::new(StepRunner::new(forms.clone(), machinery.catalog.clone()));
+        let draining = CancellationToken::new();
+        let library = PluginLibrary::start(Arc::clone(&store), machinery.catalog.clone(), draining.clone()).await;
+        let runner = Arc::new(StepRunner::new(
+            forms.clone(),
+            machinery.catalog.clone(),
+            library.clone(),
+        ));
         let scheduler = Scheduler::start(config.pools.clone(), Arc::clone(&store), runner)?;
         let app = App::new(Parts {
             waiters: Waiters::start(&store),
             store,
             catalog: machinery.catalog,
+            library,
             refused: machinery.refused,
             inference: machinery.inference,
             scheduler,
             forms,
             http: config.http.clone(),
-            draining: CancellationToken::new(),
+            draining,
         });
         let address = config.http.listen;
         let listened = listen(address, config.http.max_connections, http::router(app.clone())).await;

@@ -22,10 +22,10 @@ pub use error::{Error, Result};
 pub use id::{InvalidId, SubmissionId, TaskId};
 pub use model::{
     Beat, Cancel, Claimed, Expired, ExportChunk, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply,
-    Idempotency, ModelRef, NewForm, NewProgress, NewSubmission, Page, Paged, PluginRef, PoolControl, PoolControlChange,
-    PoolStats, Provenance, PutForm, Reaped, ReapedAs, Record, Redriven, Retention, Retry, StepOutput, StoreEvent,
-    SubmissionSummary, SubmissionView, Submit, TaskError, TaskEvent, TaskFilter, TaskOutput, TaskProgress, TaskResult,
-    TaskSummary, TaskView,
+    Idempotency, ModelRef, NewForm, NewPlugin, NewProgress, NewSubmission, Page, Paged, PluginRef, PoolControl,
+    PoolControlChange, PoolStats, Provenance, PutForm, PutPlugin, Reaped, ReapedAs, Record, Redriven, Retention, Retry,
+    StepOutput, StoreEvent, StoredPlugin, SubmissionSummary, SubmissionView, Submit, TaskError, TaskEvent, TaskFilter,
+    TaskOutput, TaskProgress, TaskResult, TaskSummary, TaskView,
 };
 pub use store::Store;
 

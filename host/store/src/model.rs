@@ -587,6 +587,50 @@ pub struct ExportRow {
     pub bytes: Vec<u8>,
 }
 
+// === Plugins ===
+
+/// A plugin's component to keep.
+#[derive(Clone, Debug)]
+pub struct NewPlugin {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The digest of the component.
+    pub digest: String,
+    /// The component file's bytes; tens of megabytes at most.
+    pub component: Vec<u8>,
+}
+
+/// What became of a plugin to keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutPlugin {
+    /// It is kept now.
+    Created,
+    /// The same component was kept before.
+    Unchanged,
+    /// Another component has this name and version; nothing was kept.
+    VersionTaken {
+        /// The digest of that one.
+        digest: String,
+    },
+}
+
+/// A kept plugin without its component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredPlugin {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The digest of its component.
+    pub digest: String,
+    /// Bytes of its component.
+    pub bytes: u64,
+    /// When it was pushed.
+    pub created_at: Millis,
+}
+
 // === Paging ===
 
 /// Which part of a list to return.
@@ -639,4 +683,6 @@ pub enum StoreEvent {
     },
     /// An operator changed the control of a pool; [`crate::Store::pool_controls`] has them.
     ControlsChanged,
+    /// A plugin was pushed; [`crate::Store::plugins`] has it.
+    PluginsChanged,
 }

@@ -1,10 +1,10 @@
 //! The one seam between the product and its databases.
 
 use crate::{
-    Beat, Cancel, Claimed, Expired, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
-    NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, Reaped, Record, Redriven, Result,
-    Retention, Retry, StoreEvent, SubmissionId, SubmissionSummary, SubmissionView, Submit, TaskEvent, TaskFilter,
-    TaskId, TaskResult, TaskSummary, TaskView,
+    Beat, Cancel, Claimed, Expired, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm, NewPlugin,
+    NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, PutPlugin, Reaped, Record,
+    Redriven, Result, Retention, Retry, StoreEvent, StoredPlugin, SubmissionId, SubmissionSummary, SubmissionView,
+    Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView,
 };
 use async_trait::async_trait;
 use formwork_tasks::{Millis, Pool, RunLease};
@@ -150,6 +150,18 @@ pub trait Store: Send + Sync {
         after_sequence: u64,
         limit: u32,
     ) -> Result<Vec<ExportRow>>;
+
+    // --- plugins ---
+
+    /// Keeps a plugin's component for every node; a name's version is given once. Tells [`StoreEvent::PluginsChanged`], if
+    /// only on this node.
+    async fn put_plugin(&self, plugin: NewPlugin, now: Millis) -> Result<PutPlugin>;
+
+    /// Every kept plugin, oldest first; they are few.
+    async fn plugins(&self) -> Result<Vec<StoredPlugin>>;
+
+    /// The component with this digest, byte for byte.
+    async fn plugin_component(&self, digest: &str) -> Result<Option<Vec<u8>>>;
 
     // --- retention ---
 

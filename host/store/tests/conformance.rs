@@ -89,6 +89,9 @@ macro_rules! every_case {
                 an_expired_key_makes_a_new_submission,
                 a_sweep_goes_on_in_slices,
                 exports_have_their_own_time;
+            plugins:
+                pushed_plugins_are_kept_byte_for_byte,
+                a_plugin_version_is_taken_once;
             exports:
                 chunks_are_recorded_exactly_once,
                 chunks_are_read_in_order_from_a_sequence;

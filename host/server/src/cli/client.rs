@@ -52,8 +52,24 @@ impl Client {
         }
     }
 
+    /// What `/readyz` answers, ready or not.
+    pub(crate) async fn readiness(&self) -> Result<Value, Failure> {
+        let request = self.http.get(format!("{}/readyz", self.server));
+        self.exchange(request).await.map(|(_, answer)| answer)
+    }
+
     /// Sends a request and reads its JSON answer.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Value), Failure> {
+        let (status, answer) = self.exchange(request).await?;
+        match status {
+            _ if status.is_success() => Ok((status, answer)),
+            StatusCode::NOT_FOUND => Err(Failure::NotFound(described(&answer))),
+            _ if status.is_client_error() => Err(Failure::Rejected(described(&answer))),
+            _ => Err(Failure::Failed(anyhow::anyhow!("{}", described(&answer)))),
+        }
+    }
+
+    async fn exchange(&self, request: RequestBuilder) -> Result<(StatusCode, Value), Failure> {
         let response = request.send().await.map_err(|error| {
             let reason = innermost(&error);
             Failure::Unreachable(format!(
@@ -69,12 +85,7 @@ impl Client {
         let answer: Value = serde_json::from_str(&text).map_err(|_| {
             Failure::Unreachable(format!("{} answers {status} and no JSON: is it Formwork?", self.server))
         })?;
-        match status {
-            _ if status.is_success() => Ok((status, answer)),
-            StatusCode::NOT_FOUND => Err(Failure::NotFound(described(&answer))),
-            _ if status.is_client_error() => Err(Failure::Rejected(described(&answer))),
-            _ => Err(Failure::Failed(anyhow::anyhow!("{}", described(&answer)))),
-        }
+        Ok((status, answer))
     }
 
     pub(crate) async fn get(&self, path: &[&str], query: &[(&str, Option<String>)]) -> Result<Value, Failure> {

@@ -9,6 +9,7 @@ pub mod exit;
 mod form;
 pub mod output;
 mod plugin;
+mod ready;
 mod run;
 mod serve;
 mod submit;
@@ -87,6 +88,8 @@ enum Command {
     Form(form::Command),
     /// Submit a document to a running server.
     Submit(submit::Options),
+    /// Ask a running server whether it can do its work; fails if not.
+    Ready,
     /// Look at, cancel and retry tasks of a running server.
     #[command(subcommand)]
     Task(task::Command),
@@ -113,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options, global),
         Command::Form(command) => block_on(form::run(command, global)),
         Command::Submit(options) => block_on(submit::run(&options, global)),
+        Command::Ready => block_on(ready::run(global)),
         Command::Task(command) => block_on(task::run(command, global)),
         Command::Pool(command) => block_on(task::pools(command, global)),
         Command::Plugin(command) => plugin::run(command, global),

@@ -8,6 +8,7 @@ use anyhow::Context;
 use formwork_engine::{Engine, Plugin};
 use formwork_inference::Inference;
 use formwork_manifest::{Digest, Grant, Manifest};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::Global;
@@ -38,6 +39,11 @@ pub(crate) enum Command {
     },
     /// List the plugins of a running server.
     List,
+    /// Install a component file on every node of a running server.
+    Push {
+        /// The component file.
+        file: PathBuf,
+    },
     /// Show what a component file says of itself.
     Inspect {
         /// A component file.
@@ -51,6 +57,7 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Check { path, config } => check(&path, config.as_deref(), global),
         Command::Inspect { file } => inspect(&file, global),
         Command::List => super::block_on(list(global)),
+        Command::Push { file } => super::block_on(push(&file, global)),
     }
 }
 
@@ -135,6 +142,30 @@ fn inspect(file: &Path, global: &Global) -> Result<(), Failure> {
         return Ok(());
     }
     print(&describe(&manifest, &digest, component.len()))?;
+    Ok(())
+}
+
+async fn push(file: &Path, global: &Global) -> Result<(), Failure> {
+    let component = read(file)?;
+    // What cannot be a plugin is told without sending it.
+    formwork_manifest::read(&component).with_context(|| file.display().to_string())?;
+    let client = Client::new(global)?;
+    let request = client
+        .request(Method::POST, &["plugins"], &[])
+        .header("content-type", "application/wasm")
+        .body(component);
+    let (status, answer) = client.send(request).await?;
+    if global.json {
+        print_json(&answer)?;
+        return Ok(());
+    }
+    let [name, version, digest] = ["name", "version", "digest"].map(|name| cell(answer.get(name)));
+    let done = if status == StatusCode::CREATED {
+        "installed"
+    } else {
+        "was installed already"
+    };
+    print(&format!("{name} {version}: {done}, {digest}"))?;
     Ok(())
 }
 

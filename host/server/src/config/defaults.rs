@@ -26,6 +26,9 @@ pub const LINES_LIMIT_BYTES: usize = 16 << 20;
 /// 4 MiB: the largest public form schemas have 700 kB.
 pub const DEFINITION_LIMIT_BYTES: usize = 4 << 20;
 
+/// 64 MiB: three times a Python plugin, which brings its interpreter.
+pub const COMPONENT_LIMIT_BYTES: usize = 64 << 20;
+
 /// Real forms nest below 12; 64 leaves room, and every parser behind it takes twice that.
 pub const JSON_DEPTH: usize = 64;
 
@@ -90,7 +93,7 @@ pub(super) fn table(cache: &Path) -> Result<toml::Table, ConfigError> {
         "http": {
             "listen": LISTEN, "token": "", "token_file": "",
             "body_limit_bytes": BODY_LIMIT_BYTES, "lines_limit_bytes": LINES_LIMIT_BYTES,
-            "definition_limit_bytes": DEFINITION_LIMIT_BYTES,
+            "definition_limit_bytes": DEFINITION_LIMIT_BYTES, "component_limit_bytes": COMPONENT_LIMIT_BYTES,
             "json_depth": JSON_DEPTH, "request_timeout_ms": REQUEST_TIMEOUT_MS, "max_wait_seconds": MAX_WAIT_SECONDS,
             "max_connections": MAX_CONNECTIONS,
             // Two even on one core: a slow handler does not hold up `/livez`.

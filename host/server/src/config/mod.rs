@@ -113,6 +113,8 @@ pub struct Http {
     pub lines_limit_bytes: usize,
     /// Largest form definition.
     pub definition_limit_bytes: usize,
+    /// Largest plugin that may be pushed.
+    pub component_limit_bytes: usize,
     /// Deepest nesting of a JSON body.
     pub json_depth: usize,
     /// Longest time for a request, its body included, without what it waits for by `Prefer: wait`.
@@ -319,6 +321,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         ("http.body_limit_bytes", config.http.body_limit_bytes),
         ("http.lines_limit_bytes", config.http.lines_limit_bytes),
         ("http.definition_limit_bytes", config.http.definition_limit_bytes),
+        ("http.component_limit_bytes", config.http.component_limit_bytes),
         ("http.max_connections", config.http.max_connections),
         ("http.threads", config.http.threads),
     ];

@@ -103,6 +103,10 @@ async fn check(
     correlation: &CorrelationId,
 ) -> Result<Vec<formwork_tasks::Step>, Problem> {
     let pipeline = Pipeline::new(&id.0, 1, definition);
+    // A plugin that was pushed to another node just now.
+    if pipeline.steps(&app.catalog).is_err() {
+        app.library.look().await?;
+    }
     let steps = pipeline.steps(&app.catalog).map_err(invalid)?;
     let context = call_context(app, correlation);
     let catalog = app.catalog.clone();

@@ -25,7 +25,7 @@ pub(crate) struct Readiness {
 /// Whether one part can do its work.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Check {
-    /// `draining`, `store`, `scheduler`, `sandbox`, `model:NAME`, `plugins` or `plugin:FILE`.
+    /// `draining`, `store`, `scheduler`, `sandbox`, `model:NAME`, `plugins`, `plugin:FILE` or `plugin:NAME@VERSION`.
     #[schema(example = "store")]
     name: String,
     /// Whether it can.
@@ -87,6 +87,13 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
             format!("plugin:{}", file_name(&refused.file)),
             Some(refused.error.to_string()),
         );
+        checks.push(Check {
+            required: false,
+            ..check
+        });
+    }
+    for failed in app.library.failed() {
+        let check = Check::new(format!("plugin:{}", failed.plugin), Some(failed.reason));
         checks.push(Check {
             required: false,
             ..check

@@ -139,7 +139,8 @@ fn check_media_type(headers: &HeaderMap, wanted: &str, fits: impl Fn(&str) -> bo
     }
 }
 
-async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
+/// Reads a body of at most `limit` bytes, whatever it is.
+pub(super) async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());

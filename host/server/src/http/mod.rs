@@ -65,7 +65,7 @@ fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<App>)> {
         ("/v1/tasks/{id}/cancel", &["post"], post(tasks::cancel)),
         ("/v1/tasks/{id}/retry", &["post"], post(tasks::retry)),
         ("/v1/pools", &["get"], get(pools::list)),
-        ("/v1/plugins", &["get"], get(plugins::list)),
+        ("/v1/plugins", &["get", "post"], get(plugins::list).post(plugins::push)),
         ("/v1/plugins/{name}", &["get"], get(plugins::get)),
         ("/v1/models", &["get"], get(models::list)),
     ]

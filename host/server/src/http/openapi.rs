@@ -29,7 +29,7 @@ use super::{exports, forms, health, metrics, models, plugins, pools, submissions
         forms::list, forms::get, forms::put, forms::versions, forms::version, validation::one, validation::lines,
         submissions::create, submissions::list, submissions::get, exports::get,
         tasks::list, tasks::get, tasks::cancel, tasks::retry,
-        pools::list, plugins::list, plugins::get, models::list
+        pools::list, plugins::list, plugins::push, plugins::get, models::list
     )
 )]
 struct Api;

@@ -1,17 +1,22 @@
 //! The plugins that are installed.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
-use formwork_pipeline::CatalogEntry;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use formwork_pipeline::{CatalogEntry, CatalogError};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 use super::answers::List;
+use super::json_body;
 use super::params::InPath;
 use super::problem::{Code, Problem, ProblemDocument};
 use super::state::App;
+use crate::plugin_library::PushError;
 
 /// One version of a plugin.
 #[derive(Debug, Serialize, ToSchema)]
@@ -90,6 +95,45 @@ pub(crate) async fn list(State(app): State<App>) -> Json<List<InstalledPlugin>> 
         items: app.catalog.list().into_iter().map(InstalledPlugin::from).collect(),
         next: None,
     })
+}
+
+/// Check, install and keep a component; every node has it within seconds.
+///
+/// The body is the component file. Installing takes as long as compiling: a client that gives up may push the same file
+/// again. Without a version in their pipeline, forms use a higher version from their next task on; running tasks end with
+/// the version they began with.
+#[utoipa::path(post, path = "/v1/plugins", tag = "operation",
+    request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component file"),
+    responses((status = 201, description = "Installed and kept", body = InstalledPlugin),
+        (status = 200, description = "It was there already", body = InstalledPlugin),
+        (status = 409, description = "`version-taken`", body = ProblemDocument),
+        (status = 413, description = "`body-too-large`", body = ProblemDocument),
+        (status = 422, description = "`plugin-refused`", body = ProblemDocument)))]
+pub(crate) async fn push(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let component = json_body::collect(&headers, body, app.http.component_limit_bytes).await?;
+    let (plugin, created) = app.library.push(component).await.map_err(refused)?;
+    let manifest = plugin.manifest();
+    let version = manifest.version.to_string();
+    tracing::info!(name = manifest.name, version, digest = %plugin.digest(), created, "plugin pushed");
+    let entry = app
+        .catalog
+        .list()
+        .into_iter()
+        .find(|entry| entry.name == manifest.name && entry.version == version)
+        .ok_or_else(|| Problem::internal("the plugin is gone again"))?;
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(InstalledPlugin::from(entry))).into_response())
+}
+
+fn refused(error: PushError) -> Problem {
+    match error {
+        PushError::Store(error) => error.into(),
+        PushError::Refused(CatalogError::VersionTaken { .. }) | PushError::VersionTaken { .. } => {
+            Problem::new(Code::VersionTaken, error.to_string())
+        }
+        PushError::Refused(error) => Problem::new(Code::PluginRefused, error.to_string()),
+        PushError::Install(_) => Problem::internal(error),
+    }
 }
 
 /// Every version of one plugin, with limits and settings.

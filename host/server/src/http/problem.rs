@@ -87,6 +87,8 @@ codes! {
     MethodNotAllowed "method-not-allowed" METHOD_NOT_ALLOWED "The method is not allowed here" false;
     /// The request, its body included, took longer than `http.request_timeout_ms`.
     RequestTimeout "request-timeout" REQUEST_TIMEOUT "The request took too long" true;
+    /// Another component was installed or pushed under this name and version.
+    VersionTaken "version-taken" CONFLICT "The plugin's version is taken" false;
     /// The task is in a state that does not allow this; `detail` names the state.
     WrongState "wrong-state" CONFLICT "The task's state does not allow this" false;
     /// The body is larger than `limit` bytes.
@@ -95,6 +97,8 @@ codes! {
     UnsupportedMediaType "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body's media type is not supported" false;
     /// The form definition has faults; `problems` lists all that were found, each with its place.
     InvalidDefinition "invalid-definition" UNPROCESSABLE_ENTITY "The form definition is not valid" false;
+    /// The component is not a plugin, asks for what is not granted, or fails its self-tests; `detail` says why.
+    PluginRefused "plugin-refused" UNPROCESSABLE_ENTITY "The plugin was refused" false;
     /// The idempotency key was used before with another request; `submission` is the one it made.
     IdempotencyKeyReused "idempotency-key-reused" UNPROCESSABLE_ENTITY "The idempotency key was used for another request" false;
     /// A fault of the server; the log has more under the correlation id.

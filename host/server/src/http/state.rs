@@ -12,6 +12,7 @@ use super::params::FormId;
 use super::problem::{Code, Problem};
 use crate::config;
 use crate::forms::{Forms, FormsError};
+use crate::plugin_library::PluginLibrary;
 use crate::waiters::Waiters;
 
 /// Forms that an answer names when the one asked for does not exist.
@@ -27,6 +28,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The plugins.
     pub catalog: Catalog,
+    /// Plugins that were pushed.
+    pub library: PluginLibrary,
     /// Plugins in the folder that were not taken, and why.
     pub refused: Arc<[RefusedPlugin]>,
     /// The models.

@@ -18,6 +18,7 @@ mod forms;
 mod lock;
 mod operate;
 mod plans;
+mod plugins;
 mod progress;
 #[cfg(test)]
 mod query_plans;
@@ -37,9 +38,9 @@ pub use connection::Durability;
 
 use crate::{
     Beat, Cancel, Claimed, Error, Expired, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
-    NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, Reaped, Record, Redriven, Result,
-    Retention, Retry, Store, StoreEvent, SubmissionId, SubmissionSummary, SubmissionView, Submit, TaskEvent,
-    TaskFilter, TaskId, TaskResult, TaskSummary, TaskView, limits,
+    NewPlugin, NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, PutPlugin, Reaped,
+    Record, Redriven, Result, Retention, Retry, Store, StoreEvent, StoredPlugin, SubmissionId, SubmissionSummary,
+    SubmissionView, Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView, limits,
 };
 use async_trait::async_trait;
 use formwork_tasks::{Millis, Pool, RunLease};
@@ -329,6 +330,21 @@ impl Store for SqliteStore {
             retention::expire_exports(write, older_than_ms, now)
         })
         .await
+    }
+
+    async fn put_plugin(&self, plugin: NewPlugin, now: Millis) -> Result<PutPlugin> {
+        self.write("put plugin", move |write| plugins::put(write, &plugin, now))
+            .await
+    }
+
+    async fn plugins(&self) -> Result<Vec<StoredPlugin>> {
+        self.read("list plugins", plugins::list).await
+    }
+
+    async fn plugin_component(&self, digest: &str) -> Result<Option<Vec<u8>>> {
+        let digest = digest.to_owned();
+        self.read("read plugin", move |connection| plugins::component(connection, &digest))
+            .await
     }
 
     fn subscribe(&self) -> broadcast::Receiver<StoreEvent> {

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 use rusqlite::Connection;
 
 /// Each entry takes a file from the version of its index to the next. Released entries never change.
-const MIGRATIONS: &[&str] = &[V1, V2];
+const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE forms (
@@ -150,6 +150,20 @@ CREATE TABLE pool_controls (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX idempotency_by_submission ON idempotency (submission);
+";
+
+/// The component is the last column: listing the others does not read it.
+const V3: &str = "
+CREATE TABLE plugins (
+    name       TEXT    NOT NULL,
+    version    TEXT    NOT NULL,
+    digest     TEXT    NOT NULL,
+    created_at INTEGER NOT NULL,
+    bytes      INTEGER NOT NULL,
+    component  BLOB    NOT NULL,
+    PRIMARY KEY (name, version)
+) STRICT;
+CREATE INDEX plugins_by_digest ON plugins (digest);
 ";
 
 /// Brings the file to the newest version, each step in a transaction of its own; refuses newer files.

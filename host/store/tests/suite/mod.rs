@@ -7,6 +7,7 @@ pub(crate) mod forms;
 pub(crate) mod lifecycle;
 pub(crate) mod operate;
 pub(crate) mod pipeline;
+pub(crate) mod plugins;
 pub(crate) mod retention;
 pub(crate) mod submissions;
 pub(crate) mod work;
