@@ -9,9 +9,10 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use crate::clock::CpuTimed;
 use crate::config::GUEST_STACK_BYTES;
 use crate::meter::Meter;
+use crate::metrics::epoch_yields;
 use crate::output::BoundedOutput;
 use crate::state::State;
-use crate::{CallError, Limit, ModelId, Usage};
+use crate::{CallError, CpuBudget, Limit, ModelId, Usage};
 
 /// A form version as plugins see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +61,14 @@ pub struct CallContext {
     pub cancel: CancellationToken,
     /// The caller's deadline; the plugin's wall-time limit holds besides.
     pub deadline: Option<Instant>,
+    /// From here on inference answers `deadline-exceeded`, what is under way too, so that the plugin still has time to
+    /// answer without; nothing: inference may take until the deadline.
+    pub soft_deadline: Option<Instant>,
     /// The pool that calls: a metrics label.
     pub owner: String,
+    /// Whose CPU this is: a guest whose budget is overdrawn is parked at the end of an epoch until there is credit
+    /// again, inference waits likewise. Being parked is waiting: it counts towards wall time, not towards CPU time.
+    pub budget: Option<Arc<dyn CpuBudget>>,
     /// Stands in the plugin's log lines.
     pub correlation_id: String,
     /// Gets the plugin's progress.
@@ -145,6 +152,12 @@ pub(crate) fn store(engine: &wasmtime::Engine, state: State, deadline: Option<In
         }
         if deadline.is_some_and(|deadline| now > deadline) {
             return Err(Stop::Deadline.into());
+        }
+        epoch_yields(&inference_call.owner);
+        if let Some(budget) = inference_call.budget.as_ref()
+            && budget.overdrawn().is_some()
+        {
+            return Ok(UpdateDeadline::YieldCustom(1, budget.park()));
         }
         // tokio's own yield goes to the end of the queue; a plain yield may be polled again at once.
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))

@@ -92,6 +92,23 @@ static SLOT_RESET: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
     ))
 });
 
+/// Ends of an epoch at which a guest gave its thread away, by the pool that called.
+static EPOCH_YIELDS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
+    registered(IntCounterVec::new(
+        Opts::new(
+            "formwork_epoch_yields_total",
+            "ends of an epoch at which a guest gave its thread away, by calling pool",
+        ),
+        &["pool"],
+    ))
+});
+
+pub(crate) fn epoch_yields(pool: &str) {
+    if let Some(yields) = &*EPOCH_YIELDS {
+        yields.with_label_values(&[pool]).inc();
+    }
+}
+
 pub(crate) fn snapshot_made(from_disk: bool, took: Duration) {
     if let Some(made) = &*SNAPSHOTS_MADE {
         made.with_label_values(&[if from_disk { "loaded" } else { "taken" }])

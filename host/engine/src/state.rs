@@ -26,8 +26,8 @@ pub(crate) struct State {
     pub(crate) plugin: Arc<str>,
     pub(crate) correlation_id: String,
     pub(crate) progress: Option<ProgressSink>,
-    /// The caller's deadline.
-    deadline: Option<Instant>,
+    /// The caller's deadline, or its soft one.
+    inference_deadline: Option<Instant>,
     /// False during `prepare`, whose state may be given to many submissions.
     pub(crate) imports_allowed: bool,
 }
@@ -53,12 +53,13 @@ impl State {
                 deadline: None,
                 cancel: context.cancel.clone(),
                 owner: context.owner.clone(),
+                budget: context.budget.clone(),
             },
             meter: Arc::clone(&meter),
             plugin,
             correlation_id: context.correlation_id.clone(),
             progress: context.progress.clone(),
-            deadline: context.deadline,
+            inference_deadline: earlier(context.deadline, context.soft_deadline),
             imports_allowed: false,
         };
         state.renew(&meter);
@@ -70,7 +71,7 @@ impl State {
         self.meter = Arc::clone(meter);
         self.limiter = MemoryLimiter(Arc::clone(meter));
         self.inference_call.deadline = Some(
-            self.deadline
+            self.inference_deadline
                 .map_or(meter.wall_limit(), |at| at.min(meter.wall_limit())),
         );
     }
@@ -99,6 +100,13 @@ impl State {
                 "prepare called an import: do it in the work function",
             ))
         }
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

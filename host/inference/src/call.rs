@@ -1,10 +1,12 @@
 //! Who calls, until when, and how to stop it. Every native step looks here before it starts.
 
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::cpu_budget::CpuBudget;
 use crate::error::Error;
 
 /// The frame of one call.
@@ -16,6 +18,8 @@ pub struct CallContext {
     pub cancel: CancellationToken,
     /// The pool that calls, a metrics label: keep it to a handful of names.
     pub owner: String,
+    /// Whose CPU the work is; `None`: nobody's, without a limit.
+    pub budget: Option<Arc<dyn CpuBudget>>,
 }
 
 impl CallContext {
@@ -51,6 +55,7 @@ impl CallContext {
             deadline: self.deadline,
             cancel: self.cancel.child_token(),
             owner: self.owner.clone(),
+            budget: self.budget.clone(),
         }
     }
 }

@@ -15,6 +15,7 @@
 //! This crate knows neither WebAssembly nor HTTP.
 
 mod call;
+mod cpu_budget;
 mod error;
 mod file_check;
 pub mod limits;
@@ -30,6 +31,7 @@ mod tensor;
 mod worker;
 
 pub use call::CallContext;
+pub use cpu_budget::CpuBudget;
 pub use error::Error;
 pub use llama::completion::{Chunk, Completion, FinishReason, GenerationRequest, Summary};
 pub use model::{FileSpec, ModelId, ModelSpec, ModelState, ModelStatus, ModelTask};

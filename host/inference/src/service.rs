@@ -213,6 +213,7 @@ impl Inference {
             request.json_schema = Some(schema_guard::admit(schema)?);
         }
         self.inner.check(call)?;
+        call.credit().await?;
         let (events, receiver) = mpsc::unbounded_channel();
         let (started, answer) = oneshot::channel();
         // Dropped on every early return, which cancels the queued job.
@@ -458,6 +459,7 @@ async fn ask<T>(
     call: &CallContext,
     work: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Work,
 ) -> Result<T, Error> {
+    call.credit().await?;
     let (reply, answer) = oneshot::channel();
     let options = Arc::new(RunOptions::new().map_err(graph::native)?);
     let leaving = Leaving {

@@ -28,12 +28,18 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 pub(crate) async fn look(shared: &Shared) -> formwork_store::Result<()> {
     let _turn = shared.controls.lock().await;
     for (pool, control) in shared.store.pool_controls().await? {
-        apply(shared.pool(pool), control);
+        apply(shared, shared.pool(pool), control);
     }
     Ok(())
 }
 
-fn apply(state: &PoolState, control: PoolControl) {
+fn apply(shared: &Shared, state: &PoolState, control: PoolControl) {
+    match shared.options.pool(state.pool).limits_under(state.pool, &control) {
+        Ok(limits) => state.set_limits(limits),
+        Err(error) => {
+            tracing::warn!(pool = %state.pool, %error, "the pool keeps its limits, what was set for it is wrong")
+        }
+    }
     if state.paused.swap(control.paused, Ordering::AcqRel) != control.paused {
         tracing::info!(pool = %state.pool, paused = control.paused, "pool switched");
         state.wake.notify_one();

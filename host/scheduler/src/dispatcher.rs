@@ -1,17 +1,17 @@
 //! Claims tasks for one pool.
 //!
 //! A permit comes before the claim: what is claimed has room and is handed to the pool's threads at once, so no task
-//! waits in this process while another one could run it. One claim asks for as many tasks as there are free permits,
+//! waits in this process while another one could run it; for the same reason nothing is claimed while the pool's CPU
+//! budget is overdrawn. One claim asks for as many tasks as there are free permits,
 //! so under load the claims of a pool share one commit. Between claims the dispatcher sleeps until an event, an ended
 //! run, the next due retry, or the poll that covers for a missed event.
 
-use crate::{clock, executor, limits, scheduler::PoolState, scheduler::Shared};
+use crate::{clock, executor, limits, permits::Permit, scheduler::PoolState, scheduler::Shared};
 use formwork_store::{Claimed, limits::CLAIM_TASKS};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Claims until the scheduler drains.
 pub(crate) async fn run(shared: Arc<Shared>, state: Arc<PoolState>) {
@@ -54,7 +54,7 @@ pub(crate) async fn run(shared: Arc<Shared>, state: Arc<PoolState>) {
 }
 
 /// All permits that are free, at least one; `None` when the scheduler drains.
-async fn free_permits(shared: &Shared, state: &PoolState) -> Option<OwnedSemaphorePermit> {
+async fn free_permits(shared: &Shared, state: &PoolState) -> Option<Permit> {
     loop {
         while state.paused.load(Ordering::Acquire) {
             tokio::select! {
@@ -62,18 +62,16 @@ async fn free_permits(shared: &Shared, state: &PoolState) -> Option<OwnedSemapho
                 () = state.wake.notified() => {}
             }
         }
-        let mut permits = tokio::select! {
+        let permits = tokio::select! {
             biased;
             () = shared.draining.cancelled() => return None,
-            permit = Arc::clone(&state.permits).acquire_owned() => permit.ok()?,
+            permits = async {
+                state.lane.budget().credit().await;
+                state.permits.take_free().await
+            } => permits,
         };
         if state.paused.load(Ordering::Acquire) {
             continue;
-        }
-        if let Ok(more) = u32::try_from(state.permits.available_permits())
-            && let Ok(more) = Arc::clone(&state.permits).try_acquire_many_owned(more)
-        {
-            permits.merge(more);
         }
         return Some(permits);
     }
@@ -88,14 +86,8 @@ enum Found {
 }
 
 /// Claims up to as many tasks as there are permits and starts them; the other permits are free again.
-async fn claim(
-    shared: &Arc<Shared>,
-    state: &Arc<PoolState>,
-    mut permits: OwnedSemaphorePermit,
-) -> formwork_store::Result<Found> {
-    let limit = u32::try_from(permits.num_permits())
-        .unwrap_or(u32::MAX)
-        .min(CLAIM_TASKS);
+async fn claim(shared: &Arc<Shared>, state: &Arc<PoolState>, mut permits: Permit) -> formwork_store::Result<Found> {
+    let limit = permits.count().min(CLAIM_TASKS);
     let claimed_at = Instant::now();
     // Never dropped half-way, not even by a drain: the store might have leased tasks to nobody.
     let claimed: Vec<Claimed> = shared
@@ -108,8 +100,11 @@ async fn claim(
         Found::More
     };
     for task in claimed {
-        let run = shared.runs.insert(task.id, task.run_lease, state.pool, claimed_at);
-        let permit = permits.split(1);
+        let limits = shared.options.pool(state.pool).run_limits(shared.runner.limits(&task));
+        let run = shared
+            .runs
+            .insert(task.id, task.run_lease, state.pool, limits, claimed_at);
+        let permit = permits.split_one();
         let work = executor::run(Arc::clone(shared), Arc::clone(state), task, run);
         tokio::spawn(async move {
             work.await;

@@ -50,11 +50,12 @@ impl Drop for Entry<'_> {
 }
 
 async fn attempt(shared: &Arc<Shared>, state: &PoolState, task: Claimed, run: &Arc<Run>, span: &tracing::Span) -> End {
-    let limit = shared.options.pool(state.pool).limit();
+    let (limit, soft_limit) = run.limits;
     let (tell_start, started) = oneshot::channel();
     let mut work = pin!(state.lane.spawn_task({
         let (shared, runner, run) = (Arc::clone(shared), Arc::clone(&shared.runner), Arc::clone(run));
         let (pool, worker) = (state.pool, shared.worker.clone());
+        let budget = state.lane.budget().clone();
         move || {
             let now = Instant::now();
             let _ = run.started.set(now);
@@ -69,6 +70,8 @@ async fn attempt(shared: &Arc<Shared>, state: &PoolState, task: Claimed, run: &A
                 worker,
                 deadline: now + limit,
                 progress: ProgressReporter::new(move |progress| shared.runs.progress(&run, progress)),
+                soft_deadline: now + soft_limit,
+                budget,
             };
             async move { runner.run(task, context).await }
         }

@@ -9,7 +9,10 @@
 //! Two lines wait for the threads: claimed tasks (bounded by permits) and calls from outside the queue (bounded by the
 //! inbox). They are served in turn, so neither starves the other.
 
-use crate::{metrics, niceness, options::PoolOptions, thread_meter::ThreadMeter};
+use crate::{
+    budget::Budget, cgroup::Group, metrics, niceness, options::PoolLimits, options::PoolOptions,
+    scheduler::Enforcement, thread_meter::ThreadMeter,
+};
 use formwork_tasks::Pool;
 use futures::FutureExt;
 use std::{
@@ -44,6 +47,9 @@ pub enum LaneError {
     /// The pool is shutting down.
     #[error("pool {0} is closed")]
     Closed(Pool),
+    /// This process does not work for the pool.
+    #[error("this process does not work for pool {0}, ask one that does")]
+    NotHere(Pool),
     /// The work panicked.
     #[error("work panicked in pool {pool}: {message}")]
     Panicked {
@@ -63,8 +69,10 @@ pub struct LaneUsage {
     pub queued: usize,
     /// Share of the latest measured second in which the threads were busy, 0 to 1.
     pub busy_ratio: f64,
-    /// CPU time used by the threads since they started, in seconds.
+    /// CPU time used by the threads since they started, in seconds, native inference on their behalf included.
     pub cpu_seconds: f64,
+    /// Of that, native inference.
+    pub native_cpu_seconds: f64,
 }
 
 type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
@@ -93,7 +101,9 @@ struct Shared {
     runs_per_thread: u32,
     lines: Mutex<Lines>,
     pushed: Notify,
-    meters: Vec<Arc<ThreadMeter>>,
+    meters: Arc<[Arc<ThreadMeter>]>,
+    budget: Budget,
+    group: Option<Group>,
     sample: Mutex<Sample>,
 }
 
@@ -103,12 +113,16 @@ struct Lines {
     calls: VecDeque<Job>,
     calls_are_next: bool,
     closed: bool,
+    absent: bool,
 }
 
 struct Sample {
     at: Instant,
     busy_seconds: f64,
     cpu_seconds: f64,
+    native_seconds: f64,
+    parked_seconds: f64,
+    throttled: u64,
     busy_ratio: f64,
 }
 
@@ -118,21 +132,23 @@ impl Lane {
     /// # Errors
     /// When the system refuses a thread or its runtime.
     pub fn start(pool: Pool, options: &PoolOptions) -> io::Result<Self> {
-        let meters = (0..options.threads.max(1)).map(|_| Arc::new(ThreadMeter::new()));
-        let shared = Arc::new(Shared {
-            pool,
-            inbox: options.inbox,
-            runs_per_thread: options.runs_per_thread.max(1),
-            lines: Mutex::default(),
-            pushed: Notify::new(),
-            meters: meters.collect(),
-            sample: Mutex::new(Sample {
-                at: Instant::now(),
-                busy_seconds: 0.0,
-                cpu_seconds: 0.0,
-                busy_ratio: 0.0,
+        Self::start_in(pool, options, None)
+    }
+
+    /// A lane without threads, for a pool this process does not work for.
+    pub(crate) fn absent(pool: Pool) -> Self {
+        let shared = Shared::new(pool, &PoolOptions::of(pool), 0, None);
+        shared.lines().absent = true;
+        Self {
+            handle: Arc::new(Handle {
+                shared: Arc::new(shared),
             }),
-        });
+        }
+    }
+
+    /// [`Self::start`] with the threads in a group of the kernel's.
+    pub(crate) fn start_in(pool: Pool, options: &PoolOptions, group: Option<Group>) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(pool, options, options.threads.max(1), group));
         // Made first, so that an error below closes the threads that did start.
         let handle = Arc::new(Handle {
             shared: Arc::clone(&shared),
@@ -150,6 +166,7 @@ impl Lane {
                 .spawn(move || {
                     meter.begin();
                     niceness::apply(pool);
+                    shared.join_group();
                     LocalSet::new().block_on(&runtime, serve(shared));
                     meter.end();
                 })?;
@@ -163,12 +180,47 @@ impl Lane {
         self.handle.shared.pool
     }
 
+    /// What the pool may use, and has used.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.handle.shared.budget
+    }
+
+    /// The kernel stops its threads in what it was told to: in how many periods it did so. Nothing: there is no group.
+    pub(crate) fn throttled(&self) -> Option<u64> {
+        self.handle.shared.group.as_ref().and_then(Group::throttled)
+    }
+
+    /// Which group of the kernel's its threads are in, if any.
+    pub(crate) fn group_enforcement(&self) -> Option<Enforcement> {
+        self.handle.shared.group.as_ref().map(Group::enforcement)
+    }
+
+    /// Tells the kernel about new limits, where it has a group.
+    pub(crate) fn set_group_limits(&self, limits: &PoolLimits) -> io::Result<()> {
+        match &self.handle.shared.group {
+            Some(group) => group.set(kernel_quota(limits), limits.weight),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether work stands in line for a thread although there is credit.
+    pub(crate) fn is_short_of_threads(&self) -> bool {
+        let shared = &self.handle.shared;
+        let waits = {
+            let lines = shared.lines();
+            !lines.is_empty()
+        };
+        waits && shared.budget.overdrawn().is_none()
+    }
+
     /// Runs work on one of the threads and gives its answer back; for callers outside the queue, such as a synchronous
     /// validation. The future is made on that thread and need not be `Send`. Dropping the returned future drops the
     /// work.
     ///
     /// # Errors
     /// [`LaneError::Full`] at once when the inbox is full, [`LaneError::Closed`] when the lane was closed,
+    /// [`LaneError::NotHere`] when this process does not work for the pool,
     /// [`LaneError::Panicked`] when the work panicked.
     pub async fn spawn<T, F, Fut>(&self, work: F) -> Result<T, LaneError>
     where
@@ -226,11 +278,13 @@ impl Lane {
             let lines = shared.lines();
             (lines.tasks.len(), lines.calls.len())
         };
+        let used = shared.budget.usage();
         LaneUsage {
             threads: shared.meters.len(),
             queued: tasks + calls,
             busy_ratio: lock(&shared.sample).busy_ratio,
-            cpu_seconds: shared.cpu_seconds(),
+            cpu_seconds: used.cpu.as_secs_f64(),
+            native_cpu_seconds: used.native.as_secs_f64(),
         }
     }
 
@@ -239,11 +293,12 @@ impl Lane {
         let shared = &self.handle.shared;
         let pool = shared.pool.as_str();
         let busy_seconds: f64 = shared.meters.iter().map(|meter| meter.busy_seconds()).sum();
-        let cpu_seconds = shared.cpu_seconds();
+        let used = shared.budget.usage();
+        let (cpu_seconds, parked_seconds) = (used.cpu.as_secs_f64(), used.parked_time.as_secs_f64());
         let now = Instant::now();
         let mut sample = lock(&shared.sample);
         let passed = now.duration_since(sample.at).as_secs_f64();
-        if passed > 0.0 {
+        if passed > 0.0 && !shared.meters.is_empty() {
             #[expect(clippy::cast_precision_loss, reason = "a number of threads is small")]
             let threads = shared.meters.len() as f64;
             let ratio = (busy_seconds - sample.busy_seconds) / (passed * threads);
@@ -253,9 +308,33 @@ impl Lane {
         metrics::CPU_SECONDS
             .with_label_values(&[pool])
             .inc_by((cpu_seconds - sample.cpu_seconds).max(0.0));
+        let native_seconds = used.native.as_secs_f64();
+        metrics::NATIVE_CPU_SECONDS
+            .with_label_values(&[pool])
+            .inc_by((native_seconds - sample.native_seconds).max(0.0));
+        metrics::PARKED_SECONDS
+            .with_label_values(&[pool])
+            .inc_by((parked_seconds - sample.parked_seconds).max(0.0));
+        metrics::PARKED
+            .with_label_values(&[pool])
+            .set(i64::try_from(used.parked).unwrap_or(i64::MAX));
+        // No series, or none of its own, where nothing is limited: a rate of infinity cannot be drawn.
+        if let Some(rate) = used.rate {
+            metrics::CPU_RATE.with_label_values(&[pool]).set(rate);
+        } else {
+            let _ = metrics::CPU_RATE.remove_label_values(&[pool]);
+        }
+        if let Some(throttled) = self.throttled() {
+            metrics::THROTTLED
+                .with_label_values(&[pool])
+                .inc_by(throttled.saturating_sub(sample.throttled));
+            sample.throttled = throttled;
+        }
         sample.at = now;
         sample.busy_seconds = busy_seconds;
         sample.cpu_seconds = cpu_seconds;
+        sample.native_seconds = native_seconds;
+        sample.parked_seconds = parked_seconds;
     }
 
     /// Refuses new work, drops what has not started, lets the rest finish, then ends the threads. May be called twice.
@@ -264,17 +343,60 @@ impl Lane {
     }
 }
 
+/// With `burst` the quota would hold up what the budget allows; the weight still ranks the pool.
+fn kernel_quota(limits: &PoolLimits) -> Option<f64> {
+    limits.cpus.filter(|_| !limits.burst)
+}
+
 impl Shared {
+    fn new(pool: Pool, options: &PoolOptions, threads: usize, group: Option<Group>) -> Self {
+        let meters: Arc<[_]> = (0..threads).map(|_| Arc::new(ThreadMeter::new())).collect();
+        let read = Arc::clone(&meters);
+        let budget = Budget::new(
+            pool,
+            options.cpus,
+            Box::new(Instant::now),
+            Box::new(move || read.iter().map(|meter| meter.cpu()).sum()),
+        );
+        Self {
+            pool,
+            inbox: options.inbox,
+            runs_per_thread: options.runs_per_thread.max(1),
+            lines: Mutex::default(),
+            pushed: Notify::new(),
+            meters,
+            budget,
+            group,
+            sample: Mutex::new(Sample {
+                at: Instant::now(),
+                busy_seconds: 0.0,
+                cpu_seconds: 0.0,
+                native_seconds: 0.0,
+                parked_seconds: 0.0,
+                throttled: 0,
+                busy_ratio: 0.0,
+            }),
+        }
+    }
+
+    /// Puts the calling thread into the pool's group.
+    fn join_group(&self) {
+        if let Some(group) = &self.group
+            && let Err(error) = group.add_thread(nix::unistd::gettid().as_raw())
+        {
+            tracing::warn!(pool = %self.pool, %error, "a thread stays outside its cgroup, only the budget limits it");
+        }
+    }
+
     fn lines(&self) -> MutexGuard<'_, Lines> {
         lock(&self.lines)
     }
 
-    fn cpu_seconds(&self) -> f64 {
-        self.meters.iter().map(|meter| meter.cpu_seconds()).sum()
-    }
-
     fn push(&self, line: Line, job: Job) -> Result<(), LaneError> {
         let mut lines = self.lines();
+        if lines.absent {
+            return Err(LaneError::NotHere(self.pool));
+        }
         if lines.closed {
             return Err(LaneError::Closed(self.pool));
         }
@@ -302,7 +424,7 @@ impl Shared {
         self.pushed.notify_waiters();
     }
 
-    /// The next job; `None` once the lane is closed.
+    /// The next job, once there is CPU for it; `None` once the lane is closed.
     async fn next(&self) -> Option<Job> {
         loop {
             let mut pushed = pin!(self.pushed.notified());
@@ -310,11 +432,20 @@ impl Shared {
             pushed.as_mut().enable();
             {
                 let mut lines = self.lines();
-                if let Some(job) = lines.pop() {
-                    return Some(job);
+                let waits = !lines.is_empty();
+                if waits && self.budget.overdrawn().is_none() {
+                    return lines.pop();
                 }
                 if lines.closed {
                     return None;
+                }
+                drop(lines);
+                if waits {
+                    tokio::select! {
+                        () = self.budget.credit() => {}
+                        () = pushed => {}
+                    }
+                    continue;
                 }
             }
             pushed.await;
@@ -323,6 +454,10 @@ impl Shared {
 }
 
 impl Lines {
+    fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.calls.is_empty()
+    }
+
     fn pop(&mut self) -> Option<Job> {
         self.calls_are_next = !self.calls_are_next;
         if self.calls_are_next {

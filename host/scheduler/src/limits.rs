@@ -37,6 +37,39 @@ pub const DRAIN_RELEASE: Duration = Duration::from_secs(5);
 /// most however much the plugins tell.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
+/// CPU time a pool may save up while it uses less than its rate, as time at that rate. A tenth of a second: enough for the
+/// steps in which CPU is used (an epoch, a token), too little to be seen as a burst.
+pub const BUDGET_SAVED: Duration = Duration::from_millis(100);
+
+/// The shortest wait for credit: what tokio's timers can tell apart.
+pub const BUDGET_WAIT_LEAST: Duration = Duration::from_millis(1);
+
+/// How often the overflow is shared out anew among pools that burst: a pool that bursts gives CPU back within this time.
+/// The kernel counts a machine's use in ticks of 10 ms; ten of them make a share.
+pub const OVERFLOW_LOOK: Duration = Duration::from_millis(100);
+
+/// The smallest CPU limit of a pool: a thousandth of a CPU is a millisecond a second, less than an epoch.
+pub const CPUS_LEAST: f64 = 0.01;
+
+/// The largest CPU limit of a pool.
+pub const CPUS_MOST: f64 = 1_024.0;
+
+/// The weight at which cgroups see the usual share.
+pub const WEIGHT_DEFAULT: u32 = 100;
+
+/// The largest weight, that of cgroup v2.
+pub const WEIGHT_MOST: u32 = 10_000;
+
+/// The period of a kernel quota: the kernel's own default.
+pub const CGROUP_PERIOD: Duration = Duration::from_millis(100);
+
+/// The smallest quota the kernel takes, in microseconds.
+pub const CGROUP_QUOTA_LEAST_US: u64 = 1_000;
+
+/// The share of a pool's hard limit after which inference is refused, in percent, when no soft limit is set: of the five
+/// minutes of `batched`, thirty seconds are left to answer by rules.
+pub const SOFT_LIMIT_PERCENT: u64 = 90;
+
 /// How often the use of CPU and threads is measured.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 

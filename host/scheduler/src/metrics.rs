@@ -58,12 +58,100 @@ pub(crate) static BUSY_RATIO: LazyLock<GaugeVec> = LazyLock::new(|| {
     ))
 });
 
-/// CPU time of the threads.
+/// CPU time of the threads, and of native inference for them.
 pub(crate) static CPU_SECONDS: LazyLock<CounterVec> = LazyLock::new(|| {
     registered(CounterVec::new(
         Opts::new(
             "formwork_scheduler_cpu_seconds_total",
-            "CPU time of a pool's threads in seconds",
+            "CPU time of a pool in seconds: its threads and native inference on its behalf",
+        ),
+        &["pool"],
+    ))
+});
+
+/// CPU time of native inference.
+pub(crate) static NATIVE_CPU_SECONDS: LazyLock<CounterVec> = LazyLock::new(|| {
+    registered(CounterVec::new(
+        Opts::new(
+            "formwork_scheduler_native_cpu_seconds_total",
+            "CPU time of native inference on a pool's behalf in seconds, part of formwork_scheduler_cpu_seconds_total",
+        ),
+        &["pool"],
+    ))
+});
+
+/// What a pool may use.
+pub(crate) static CPU_RATE: LazyLock<GaugeVec> = LazyLock::new(|| {
+    registered(GaugeVec::new(
+        Opts::new(
+            "formwork_scheduler_cpu_rate",
+            "CPUs a pool may use now, its limit and what it got of the overflow; absent without a limit",
+        ),
+        &["pool"],
+    ))
+});
+
+/// Waiting for CPU credit.
+pub(crate) static PARKED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    registered(IntGaugeVec::new(
+        Opts::new(
+            "formwork_scheduler_parked",
+            "guests that wait because their pool has used up its CPU budget",
+        ),
+        &["pool"],
+    ))
+});
+
+/// Time spent so.
+pub(crate) static PARKED_SECONDS: LazyLock<CounterVec> = LazyLock::new(|| {
+    registered(CounterVec::new(
+        Opts::new(
+            "formwork_scheduler_parked_seconds_total",
+            "time guests and generations waited for CPU credit in seconds, added up over them",
+        ),
+        &["pool"],
+    ))
+});
+
+/// Periods in which the kernel's quota stopped threads.
+pub(crate) static THROTTLED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    registered(IntCounterVec::new(
+        Opts::new(
+            "formwork_scheduler_cgroup_throttled_total",
+            "periods in which the kernel stopped a pool's threads (nr_throttled of its cgroup); absent without a cgroup",
+        ),
+        &["pool"],
+    ))
+});
+
+/// How limits are enforced: `none` (the pool has no limit), `budget`, `cgroup-v1`, `cgroup-v2`.
+pub(crate) static ENFORCEMENT: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    registered(IntGaugeVec::new(
+        Opts::new(
+            "formwork_scheduler_cpu_enforcement",
+            "1 for the way a pool's CPU limit is enforced: none, budget, cgroup-v1 or cgroup-v2",
+        ),
+        &["pool", "mode"],
+    ))
+});
+
+/// Permits there are.
+pub(crate) static PERMITS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    registered(IntGaugeVec::new(
+        Opts::new(
+            "formwork_scheduler_permits",
+            "tasks that may be claimed at once, by pool",
+        ),
+        &["pool"],
+    ))
+});
+
+/// Time in which all of them were taken.
+pub(crate) static PERMIT_WAIT_SECONDS: LazyLock<CounterVec> = LazyLock::new(|| {
+    registered(CounterVec::new(
+        Opts::new(
+            "formwork_scheduler_permit_wait_seconds_total",
+            "time in which all permits of a pool were taken, in seconds",
         ),
         &["pool"],
     ))

@@ -1,9 +1,10 @@
 //! What an operator may set.
 
 use crate::limits;
+use formwork_store::PoolControl;
 use formwork_tasks::{Pool, RetryPolicy};
-use serde::{Deserialize, Deserializer, Serialize};
-use std::{num::NonZeroUsize, time::Duration};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
 /// How the scheduler works. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,11 @@ pub struct SchedulerOptions {
     /// How long a run that was told to stop may take to do so before it is dropped. 2,000: a guest stops within a tick
     /// of the engine's clock, a native generation within a token.
     pub stop_grace_ms: u64,
+    /// How CPU limits are enforced.
+    pub cpu_enforcement: CpuEnforcement,
+    /// Which pools this process works for. Set by the wiring, not by operators.
+    #[serde(skip)]
+    pub roles: Roles,
     /// No other process claims from the store (an embedded store sees to that), so that at start every running task is
     /// one of a dead process and is taken back at once. Set by the wiring, not by operators.
     #[serde(skip, default = "yes")]
@@ -46,9 +52,84 @@ impl Default for SchedulerOptions {
             heartbeat_ms: 10_000,
             max_crashes: 5,
             stop_grace_ms: 2_000,
+            cpu_enforcement: CpuEnforcement::default(),
+            roles: Roles::default(),
             sole_process: true,
         }
     }
+}
+
+/// How the CPU limits of pools are enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CpuEnforcement {
+    /// What is best here: the budget. A kernel quota stops threads wherever they are, also those that hold a lock.
+    #[default]
+    Auto,
+    /// A budget of CPU time kept by this process: who has used it up is parked at the end of an epoch or between tokens.
+    Budget,
+    /// The budget, and below it a quota of the kernel on the pool's threads, where the process may make cgroups; where it
+    /// may not, the budget alone.
+    Cgroup,
+}
+
+/// Which pools a process works for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Pools whose tasks it claims.
+    pub claims: BTreeSet<Pool>,
+    /// Pools whose threads it has besides, for calls from outside the queue (a synchronous validation runs in `high`).
+    pub calls: BTreeSet<Pool>,
+}
+
+impl Default for Roles {
+    /// All of them.
+    fn default() -> Self {
+        Self {
+            claims: Pool::ALL.into(),
+            calls: BTreeSet::new(),
+        }
+    }
+}
+
+impl Roles {
+    /// What a process does for a pool.
+    #[must_use]
+    pub fn of(&self, pool: Pool) -> Presence {
+        if self.claims.contains(&pool) {
+            Presence::Claims
+        } else if self.calls.contains(&pool) {
+            Presence::Calls
+        } else {
+            Presence::Absent
+        }
+    }
+}
+
+/// What a process does for a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// It claims the pool's tasks.
+    Claims,
+    /// It has the pool's threads for calls from outside the queue, and claims no tasks.
+    Calls,
+    /// Nothing: the pool has no threads here.
+    Absent,
+}
+
+/// What a pool may use, and what an operator may change while it works.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PoolLimits {
+    /// See [`PoolOptions::cpus`].
+    pub cpus: Option<f64>,
+    /// See [`PoolOptions::burst`].
+    pub burst: bool,
+    /// See [`PoolOptions::weight`].
+    pub weight: u32,
+    /// See [`PoolOptions::permits`].
+    pub permits: u32,
 }
 
 /// How one pool works. Times are in milliseconds.
@@ -57,6 +138,16 @@ pub struct PoolOptions {
     /// OS threads. `high`: as many as there are CPUs; `default` and `batched`: half of that, at least 1 (a batched task
     /// mostly waits for native inference, which has threads of its own).
     pub threads: usize,
+    /// CPU time a second that the pool may use over time, in CPUs: its threads and native inference on its behalf
+    /// together. Written as 0 in a configuration: no limit but its threads. None for all pools: on an idle machine a limit
+    /// only wastes, and niceness ranks the pools.
+    #[serde(serialize_with = "cpus_or_zero")]
+    pub cpus: Option<f64>,
+    /// Whether it may use more than `cpus` while nothing else wants the CPU. Off: a limit that is set is meant.
+    pub burst: bool,
+    /// Its share of what is to spare when several pools burst, and in cgroups of the kernel. `high`: 800; `default`: 400;
+    /// `batched`: 100.
+    pub weight: u32,
     /// Tasks claimed and not yet recorded. More than the threads, because a claim and a result wait for the disk and share
     /// one write with others. `high` and `default`: 64; `batched`: 16, what native inference can batch.
     pub permits: u32,
@@ -68,6 +159,9 @@ pub struct PoolOptions {
     pub inbox: usize,
     /// The hard limit of one run's time, from its start. `high`: 30,000; `default`: 60,000; `batched`: 300,000.
     pub limit_ms: u64,
+    /// The soft limit of one run's time, from its start: inference is refused from then on and what is under way ends, so
+    /// that the guest can still answer without it. 0: nine tenths of the hard limit, also where a step has its own.
+    pub soft_limit_ms: u64,
     /// How often the store is asked when no event came: events are hints and may be missed. 1,000.
     pub poll_ms: u64,
     /// When failed runs are tried again.
@@ -80,24 +174,61 @@ impl PoolOptions {
     pub fn of(pool: Pool) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let half = (cpus / 2).max(1);
-        let (threads, permits, runs_per_thread, limit_ms) = match pool {
-            Pool::High => (cpus, 64, 4, 30_000),
-            Pool::Default => (half, 64, 4, 60_000),
-            Pool::Batched => (half, 16, 16, 300_000),
+        let (threads, permits, runs_per_thread, limit_ms, weight) = match pool {
+            Pool::High => (cpus, 64, 4, 30_000, 800),
+            Pool::Default => (half, 64, 4, 60_000, 400),
+            Pool::Batched => (half, 16, 16, 300_000, limits::WEIGHT_DEFAULT),
         };
         Self {
             threads: threads.min(limits::POOL_THREADS),
+            cpus: None,
+            burst: false,
+            weight,
             permits,
             runs_per_thread,
             inbox: 256,
             limit_ms,
+            soft_limit_ms: 0,
             poll_ms: 1_000,
             retry: RetryPolicy::default(),
         }
     }
 
-    pub(crate) const fn limit(&self) -> Duration {
-        Duration::from_millis(self.limit_ms)
+    /// What the pool may use under an operator's control.
+    pub(crate) fn limits_under(&self, pool: Pool, control: &PoolControl) -> Result<PoolLimits, OptionsError> {
+        let configured = self.limits();
+        let limits = PoolLimits {
+            cpus: control.cpus.map_or(configured.cpus, limit_of),
+            burst: control.burst.unwrap_or(configured.burst),
+            weight: configured.weight,
+            permits: control.permits.unwrap_or(configured.permits),
+        };
+        limits.check(pool)?;
+        Ok(limits)
+    }
+
+    /// What of it may be changed while it works.
+    pub(crate) const fn limits(&self) -> PoolLimits {
+        PoolLimits {
+            cpus: self.cpus,
+            burst: self.burst,
+            weight: self.weight,
+            permits: self.permits,
+        }
+    }
+
+    /// The hard and the soft limit of a run, where its step says something, by that.
+    pub(crate) fn run_limits(&self, step: RunLimits) -> (Duration, Duration) {
+        let hard = step.limit_ms.unwrap_or(self.limit_ms);
+        let usual = match (self.soft_limit_ms, step.limit_ms) {
+            // A step's own limit does not go with the pool's soft one.
+            (0, _) | (_, Some(_)) => {
+                hard / 100 * limits::SOFT_LIMIT_PERCENT + hard % 100 * limits::SOFT_LIMIT_PERCENT / 100
+            }
+            (soft, None) => soft,
+        };
+        let soft = step.soft_limit_ms.unwrap_or(usual);
+        (Duration::from_millis(hard), Duration::from_millis(soft.min(hard)))
     }
 
     pub(crate) const fn poll(&self) -> Duration {
@@ -105,14 +236,23 @@ impl PoolOptions {
     }
 }
 
+/// A step's own time limits, in milliseconds; where it says nothing, its pool's hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunLimits {
+    /// See [`PoolOptions::limit_ms`].
+    pub limit_ms: Option<u64>,
+    /// See [`PoolOptions::soft_limit_ms`]; not above the hard limit.
+    pub soft_limit_ms: Option<u64>,
+}
+
 /// An option outside its range.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("scheduler option {option} is {value}, expected {expected}")]
 pub struct OptionsError {
     /// Which one, as a path in the configuration.
     pub option: String,
     /// What it is.
-    pub value: u64,
+    pub value: f64,
     /// What it may be.
     pub expected: String,
 }
@@ -139,10 +279,11 @@ impl SchedulerOptions {
             let threads = limits::POOL_THREADS as u64;
             within(at("threads"), options.threads as u64, 1, threads)?;
             let permits = u64::from(limits::POOL_PERMITS);
-            within(at("permits"), options.permits.into(), 1, permits)?;
+            options.limits().check(pool)?;
             within(at("runs_per_thread"), options.runs_per_thread.into(), 1, permits)?;
             within(at("inbox"), options.inbox as u64, 1, 1 << 20)?;
             within(at("limit_ms"), options.limit_ms, 1, DAY_MS)?;
+            within(at("soft_limit_ms"), options.soft_limit_ms, 0, DAY_MS)?;
             within(at("poll_ms"), options.poll_ms, 1, DAY_MS)?;
         }
         within("lease_ms".into(), self.lease_ms, 1, DAY_MS)?;
@@ -165,17 +306,46 @@ impl SchedulerOptions {
     }
 }
 
+impl PoolLimits {
+    fn check(&self, pool: Pool) -> Result<(), OptionsError> {
+        let at = |name: &str| format!("{pool}.{name}");
+        if let Some(cpus) = self.cpus
+            && !(limits::CPUS_LEAST..=limits::CPUS_MOST).contains(&cpus)
+        {
+            return Err(OptionsError {
+                option: at("cpus"),
+                value: cpus,
+                expected: format!("0 (no limit) or {} to {}", limits::CPUS_LEAST, limits::CPUS_MOST),
+            });
+        }
+        within(at("weight"), self.weight.into(), 1, limits::WEIGHT_MOST.into())?;
+        within(at("permits"), self.permits.into(), 1, limits::POOL_PERMITS.into())
+    }
+}
+
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 fn within(option: String, value: u64, least: u64, most: u64) -> Result<(), OptionsError> {
     if (least..=most).contains(&value) {
         return Ok(());
     }
+    #[expect(clippy::cast_precision_loss, reason = "shown to a person")]
     Err(OptionsError {
         option,
-        value,
+        value: value as f64,
         expected: format!("{least} to {most}"),
     })
+}
+
+/// 0 stands for no limit.
+fn limit_of(cpus: f64) -> Option<f64> {
+    (cpus != 0.0).then_some(cpus)
+}
+
+/// The configuration has a value for every key.
+#[expect(clippy::ref_option, reason = "serde hands the field over")]
+fn cpus_or_zero<S: Serializer>(cpus: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(cpus.unwrap_or(0.0))
 }
 
 const fn yes() -> bool {
@@ -187,10 +357,14 @@ const fn yes() -> bool {
 #[serde(deny_unknown_fields)]
 struct PoolPatch {
     threads: Option<usize>,
+    cpus: Option<f64>,
+    burst: Option<bool>,
+    weight: Option<u32>,
     permits: Option<u32>,
     runs_per_thread: Option<u32>,
     inbox: Option<usize>,
     limit_ms: Option<u64>,
+    soft_limit_ms: Option<u64>,
     poll_ms: Option<u64>,
     retry: Option<RetryPolicy>,
 }
@@ -200,10 +374,14 @@ fn patched<'de, D: Deserializer<'de>>(pool: Pool, source: D) -> Result<PoolOptio
     let base = PoolOptions::of(pool);
     Ok(PoolOptions {
         threads: patch.threads.unwrap_or(base.threads),
+        cpus: patch.cpus.map_or(base.cpus, limit_of),
+        burst: patch.burst.unwrap_or(base.burst),
+        weight: patch.weight.unwrap_or(base.weight),
         permits: patch.permits.unwrap_or(base.permits),
         runs_per_thread: patch.runs_per_thread.unwrap_or(base.runs_per_thread),
         inbox: patch.inbox.unwrap_or(base.inbox),
         limit_ms: patch.limit_ms.unwrap_or(base.limit_ms),
+        soft_limit_ms: patch.soft_limit_ms.unwrap_or(base.soft_limit_ms),
         poll_ms: patch.poll_ms.unwrap_or(base.poll_ms),
         retry: patch.retry.unwrap_or(base.retry),
     })

@@ -71,7 +71,7 @@ pub(crate) async fn record(
     retries: &Retries,
     span: &tracing::Span,
 ) -> &'static str {
-    let report = report(shared, state, run, end, retries);
+    let report = report(state, run, end, retries);
     let outcome = match tell(shared, run, &report, span).await {
         Told::Recorded => name(&report),
         Told::Stale => "stale",
@@ -107,7 +107,7 @@ fn name(report: &Report) -> &'static str {
     }
 }
 
-fn report(shared: &Shared, state: &PoolState, run: &Run, end: End, retries: &Retries) -> Report {
+fn report(state: &PoolState, run: &Run, end: End, retries: &Retries) -> Report {
     let failed = |code: &str, message: String| {
         Report::Fail(Failure {
             code: code.to_owned(),
@@ -160,10 +160,13 @@ fn report(shared: &Shared, state: &PoolState, run: &Run, end: End, retries: &Ret
             cpu_ms,
         }),
         (Some(Stop::Deadline), _) => {
-            let limit = shared.options.pool(state.pool).limit_ms;
+            let limit = run.limits.0.as_millis();
             failed(
                 "deadline-exceeded",
-                format!("no result within the {limit} ms that pool {} allows", state.pool),
+                format!(
+                    "no result within the {limit} ms that a run in pool {} may take",
+                    state.pool
+                ),
             )
         }
         (None, _) => failed("cancelled", "the run stopped without being asked to".into()),

@@ -1,5 +1,6 @@
 //! What the scheduler asks of whoever knows what a task does.
 
+use crate::{budget::Budget, options::RunLimits};
 use async_trait::async_trait;
 use formwork_store::{Claimed, NewProgress, Provenance, TaskResult};
 use formwork_tasks::Pool;
@@ -20,6 +21,11 @@ use tokio_util::sync::CancellationToken;
 pub trait TaskRunner: Send + Sync + 'static {
     /// Runs one task.
     async fn run(&self, task: Claimed, context: RunContext) -> RunOutcome;
+
+    /// The time limits that the task's step sets itself. Asked before the run, on a thread that must not block.
+    fn limits(&self, _task: &Claimed) -> RunLimits {
+        RunLimits::default()
+    }
 }
 
 /// The circumstances of a run.
@@ -31,8 +37,12 @@ pub struct RunContext {
     pub pool: Pool,
     /// The worker that claimed it; random per start.
     pub worker: String,
-    /// The pool's hard time limit, counted from the start of the run. A runner that has no answer by then is stopped.
+    /// The hard time limit, counted from the start of the run. A runner that has no answer by then is stopped.
     pub deadline: Instant,
+    /// The soft one: from then on inference is refused, so that an answer without it can still be made.
+    pub soft_deadline: Instant,
+    /// The pool's CPU account: to be asked before long computations, and charged with what other threads use for the run.
+    pub budget: Budget,
     /// Takes how far the run is.
     pub progress: ProgressReporter,
 }

@@ -33,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) lease: RunLease,
     pub(crate) pool: Pool,
     pub(crate) cancel: CancellationToken,
+    /// Its hard and its soft time limit.
+    pub(crate) limits: (Duration, Duration),
     /// When a thread began with it.
     pub(crate) started: OnceLock<Instant>,
     stop: Mutex<Option<Stop>>,
@@ -111,12 +113,20 @@ impl Runs {
     }
 
     /// Adds a run that was claimed by a call made at `claimed_at`.
-    pub(crate) fn insert(&self, id: TaskId, lease: RunLease, pool: Pool, claimed_at: Instant) -> Arc<Run> {
+    pub(crate) fn insert(
+        &self,
+        id: TaskId,
+        lease: RunLease,
+        pool: Pool,
+        limits: (Duration, Duration),
+        claimed_at: Instant,
+    ) -> Arc<Run> {
         let run = Arc::new(Run {
             id,
             lease,
             pool,
             cancel: CancellationToken::new(),
+            limits,
             started: OnceLock::new(),
             stop: Mutex::new(None),
             renewed: Mutex::new(claimed_at),

@@ -1,17 +1,20 @@
 //! The scheduler as its owner sees it.
 
 use crate::{
+    cgroup::Hierarchy,
     clock, controls, dispatcher, drain,
     drain::DrainReport,
     events, heartbeat,
     lane::Lane,
     limits, metrics,
-    options::{OptionsError, SchedulerOptions},
+    options::{CpuEnforcement, OptionsError, PoolLimits, Presence, SchedulerOptions},
+    overflow,
+    permits::Permits,
     recovery,
     runner::TaskRunner,
     runs::{Runs, Stop},
 };
-use formwork_store::Store;
+use formwork_store::{PoolControl, Store};
 use formwork_tasks::Pool;
 use serde::Serialize;
 use std::{
@@ -22,10 +25,11 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 use tokio::{
     runtime::{Builder, Handle},
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -57,8 +61,20 @@ pub enum StartError {
 pub struct PoolStatus {
     /// The pool.
     pub pool: Pool,
+    /// What this process does for it; a pool that is absent has no threads here.
+    pub presence: Presence,
     /// OS threads.
     pub threads: usize,
+    /// Its CPU limit, in CPUs; nothing: only its threads limit it.
+    pub cpus: Option<f64>,
+    /// What it may use now, in CPUs: its limit, with `burst` also its share of what is to spare.
+    pub cpu_rate: Option<f64>,
+    /// Whether it may use more than its limit while nothing else wants the CPU.
+    pub burst: bool,
+    /// Its share of what is to spare.
+    pub weight: u32,
+    /// How its limit is enforced.
+    pub enforcement: Enforcement,
     /// Tasks it may have claimed at once.
     pub permits: u32,
     /// Tasks it has claimed now.
@@ -69,15 +85,59 @@ pub struct PoolStatus {
     pub paused: bool,
     /// Share of the last second in which its threads were busy, 0 to 1.
     pub busy_ratio: f64,
-    /// CPU time its threads have used since the start, in seconds.
+    /// CPU time it has used since the start, in seconds: its threads and native inference on their behalf.
     pub cpu_seconds: f64,
+    /// Of that, native inference.
+    pub native_cpu_seconds: f64,
+    /// Guests that wait for CPU credit now.
+    pub parked: usize,
+    /// How long guests and generations have waited for CPU credit, added up over them, in seconds.
+    pub parked_seconds: f64,
+    /// How long all of its permits were taken, in seconds.
+    pub permit_wait_seconds: f64,
+    /// Periods in which the kernel's quota stopped its threads, where there is one.
+    pub throttled: Option<u64>,
+}
+
+/// How a CPU limit is enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Enforcement {
+    /// There is no limit to enforce.
+    None,
+    /// By the budget of this process.
+    Budget,
+    /// By the budget, and below it by a quota of the kernel, cgroup v1.
+    CgroupV1,
+    /// By the budget, and below it by a quota of the kernel, cgroup v2.
+    CgroupV2,
+}
+
+impl Enforcement {
+    /// Every way.
+    const ALL: [Self; 4] = [Self::None, Self::Budget, Self::CgroupV1, Self::CgroupV2];
+
+    /// As it is shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Budget => "budget",
+            Self::CgroupV1 => "cgroup-v1",
+            Self::CgroupV2 => "cgroup-v2",
+        }
+    }
 }
 
 /// The state of one pool.
 pub(crate) struct PoolState {
     pub(crate) pool: Pool,
     pub(crate) lane: Lane,
-    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) permits: Arc<Permits>,
+    /// What an operator allows now.
+    limits: Mutex<PoolLimits>,
+    presence: Presence,
     pub(crate) paused: AtomicBool,
     /// Tasks may be there, a retry may be due earlier, or the pause has changed.
     pub(crate) wake: Notify,
@@ -165,16 +225,11 @@ impl Scheduler {
     ) -> Result<Self, StartError> {
         options.check()?;
         let ownership = StoreOwnership::take(&store).ok_or(StartError::AlreadyStarted)?;
+        let hierarchy = hierarchy(options.cpu_enforcement);
         let mut pools = Vec::with_capacity(Pool::ALL.len());
         for pool in Pool::ALL {
-            let pool_options = options.pool(pool);
-            pools.push(Arc::new(PoolState {
-                pool,
-                lane: Lane::start(pool, pool_options)?,
-                permits: Arc::new(Semaphore::new(pool_options.permits as usize)),
-                paused: AtomicBool::new(false),
-                wake: Notify::new(),
-            }));
+            let state = PoolState::start(pool, &options, hierarchy.as_ref())?;
+            pools.push(Arc::new(state));
         }
         let worker = format!("w-{:016x}", rand::random::<u64>());
         let shared = Arc::new(Shared {
@@ -207,7 +262,7 @@ impl Scheduler {
         // From here on an error drops the owner, which ends what was started.
         heartbeat::start(Arc::clone(&shared))?;
         let mut dispatchers = Vec::with_capacity(shared.pools.len());
-        for pool in &shared.pools {
+        for pool in shared.pools.iter().filter(|pool| pool.presence == Presence::Claims) {
             let work = dispatcher::run(Arc::clone(&shared), Arc::clone(pool));
             dispatchers.push(handle.spawn(work));
         }
@@ -215,6 +270,7 @@ impl Scheduler {
         handle.spawn(events::listen(Arc::clone(&shared), events));
         handle.spawn(sample(Arc::clone(&shared)));
         handle.spawn(controls::run(Arc::clone(&shared)));
+        handle.spawn(share_overflow(Arc::clone(&shared)));
         handle.spawn(recovery::run(Arc::clone(&shared)));
         let shutdown = shared.shutdown.clone();
         thread::Builder::new()
@@ -230,7 +286,8 @@ impl Scheduler {
         &self.owner.shared.worker
     }
 
-    /// The threads of a pool, for work that must not run on the caller's runtime.
+    /// The threads of a pool, for work that must not run on the caller's runtime. Those of a pool this process does not
+    /// work for refuse everything.
     #[must_use]
     pub fn lane(&self, pool: Pool) -> &Lane {
         &self.owner.shared.pool(pool).lane
@@ -245,21 +302,41 @@ impl Scheduler {
         controls::look(&self.owner.shared).await
     }
 
+    /// What a pool may use here under a control; to be asked before a control is stored, since one that is out of range is
+    /// not applied.
+    ///
+    /// # Errors
+    /// [`OptionsError`] names the first number that is out of range.
+    pub fn limits_under(&self, pool: Pool, control: &PoolControl) -> Result<PoolLimits, OptionsError> {
+        self.owner.shared.options.pool(pool).limits_under(pool, control)
+    }
+
     /// How every pool is doing, in the order of `Pool::ALL`.
     #[must_use]
     pub fn status(&self) -> Vec<PoolStatus> {
         let shared = &self.owner.shared;
         let status = |state: &Arc<PoolState>| {
-            let usage = state.lane.usage();
+            let (usage, budget, limits) = (state.lane.usage(), state.lane.budget().usage(), state.limits());
             PoolStatus {
                 pool: state.pool,
+                presence: state.presence,
                 threads: usage.threads,
-                permits: shared.options.pool(state.pool).permits,
+                cpus: limits.cpus,
+                cpu_rate: budget.rate,
+                burst: limits.burst,
+                weight: limits.weight,
+                enforcement: state.enforcement(),
+                permits: limits.permits,
                 running: shared.runs.of(state.pool),
                 queued: usage.queued,
                 paused: state.paused.load(Ordering::Acquire),
                 busy_ratio: usage.busy_ratio,
                 cpu_seconds: usage.cpu_seconds,
+                native_cpu_seconds: usage.native_cpu_seconds,
+                parked: budget.parked,
+                parked_seconds: budget.parked_time.as_secs_f64(),
+                permit_wait_seconds: state.permits.waited_seconds(),
+                throttled: state.lane.throttled(),
             }
         };
         shared.pools.iter().map(status).collect()
@@ -302,15 +379,179 @@ impl Scheduler {
     }
 }
 
+/// Where groups of the kernel can be made, if they are asked for.
+fn hierarchy(enforcement: CpuEnforcement) -> Option<Hierarchy> {
+    if enforcement != CpuEnforcement::Cgroup {
+        return None;
+    }
+    Hierarchy::find()
+        .inspect_err(|reason| tracing::warn!(reason, "no cgroups here, CPU limits are enforced by the budget alone"))
+        .ok()
+}
+
+impl PoolState {
+    fn start(pool: Pool, options: &SchedulerOptions, hierarchy: Option<&Hierarchy>) -> Result<Self, StartError> {
+        let pool_options = options.pool(pool);
+        let limits = pool_options.limits();
+        let presence = options.roles.of(pool);
+        let lane = if presence == Presence::Absent {
+            Lane::absent(pool)
+        } else {
+            let group = hierarchy.and_then(|hierarchy| {
+                let group = hierarchy.pool(pool);
+                let failed = |error: &io::Error| tracing::warn!(%pool, %error, "no cgroup for this pool");
+                group.inspect_err(failed).ok()
+            });
+            Lane::start_in(pool, pool_options, group)?
+        };
+        let state = Self {
+            pool,
+            lane,
+            permits: Permits::new(limits.permits),
+            limits: Mutex::new(limits),
+            presence,
+            paused: AtomicBool::new(false),
+            wake: Notify::new(),
+        };
+        state.tell_group(&limits);
+        tracing::info!(
+            %pool,
+            presence = ?presence,
+            cpus = limits.cpus,
+            burst = limits.burst,
+            enforcement = state.enforcement().as_str(),
+            "pool ready"
+        );
+        Ok(state)
+    }
+
+    pub(crate) fn limits(&self) -> PoolLimits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what the pool may use, from now on; runs that are under way go on.
+    pub(crate) fn set_limits(&self, limits: PoolLimits) {
+        {
+            // Held until all is told, so that two callers do not mix.
+            let mut now = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+            if *now == limits {
+                return;
+            }
+            *now = limits;
+            // With `burst` the next look at the machine raises it again.
+            self.lane.budget().set_rate(limits.cpus);
+            self.permits.set_limit(limits.permits);
+            self.tell_group(&limits);
+        }
+        let (cpus, burst, permits) = (limits.cpus, limits.burst, limits.permits);
+        tracing::info!(pool = %self.pool, cpus, burst, permits, "pool limits changed");
+    }
+
+    /// Sets what the pool may use until the next look, unless its limits have just been changed.
+    fn share(&self, seen: &PoolLimits, rate: Option<f64>) {
+        let now = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now == *seen {
+            self.lane.budget().set_rate(rate);
+        }
+    }
+
+    fn tell_group(&self, limits: &PoolLimits) {
+        if let Err(error) = self.lane.set_group_limits(limits) {
+            tracing::warn!(pool = %self.pool, %error, "the cgroup does not take the limits, the budget holds");
+        }
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        match self.limits().cpus {
+            None => Enforcement::None,
+            Some(_) => self.lane.group_enforcement().unwrap_or(Enforcement::Budget),
+        }
+    }
+}
+
 async fn sample(shared: Arc<Shared>) {
+    let mut permit_waits = [0.0; Pool::ALL.len()];
     loop {
-        for pool in &shared.pools {
-            pool.lane.sample();
+        for (state, waited_before) in shared.pools.iter().zip(&mut permit_waits) {
+            if state.presence == Presence::Absent {
+                continue;
+            }
+            state.lane.sample();
+            let label = [state.pool.as_str()];
             // So that a pool without tasks shows 0 instead of nothing.
-            let label = [pool.pool.as_str()];
             metrics::PERMITS_IN_USE.with_label_values(&label);
+            metrics::PERMITS
+                .with_label_values(&label)
+                .set(state.permits.limit().into());
+            let waited = state.permits.waited_seconds();
+            metrics::PERMIT_WAIT_SECONDS
+                .with_label_values(&label)
+                .inc_by((waited - *waited_before).max(0.0));
+            *waited_before = waited;
+            let now = state.enforcement();
+            for mode in Enforcement::ALL {
+                metrics::ENFORCEMENT
+                    .with_label_values(&[label[0], mode.as_str()])
+                    .set((mode == now).into());
+            }
         }
         tokio::time::sleep(limits::SAMPLE_EVERY).await;
+    }
+}
+
+/// Gives pools that burst what the machine has to spare, again and again.
+async fn share_overflow(shared: Arc<Shared>) {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    #[expect(clippy::cast_precision_loss, reason = "a number of CPUs")]
+    let cpus = cpus as f64;
+    let mut machine = overflow::Machine::default();
+    let cpu = |state: &Arc<PoolState>| state.lane.budget().usage().cpu;
+    let mut before: Vec<Duration> = shared.pools.iter().map(cpu).collect();
+    let mut at = Instant::now();
+    loop {
+        tokio::time::sleep(limits::OVERFLOW_LOOK).await;
+        let used_until_now: Vec<Duration> = shared.pools.iter().map(cpu).collect();
+        let passed = at.elapsed().as_secs_f64();
+        at = Instant::now();
+        let used = used_until_now.iter().zip(&before);
+        let used: Vec<f64> = used
+            .map(|(now, before)| now.saturating_sub(*before).as_secs_f64() / passed)
+            .collect();
+        before = used_until_now;
+        let busy = machine.busy_cpus();
+        let limits: Vec<PoolLimits> = shared.pools.iter().map(|state| state.limits()).collect();
+        if !limits.iter().any(|limits| limits.burst && limits.cpus.is_some()) {
+            continue;
+        }
+        let loads: Vec<overflow::Load> = limits
+            .iter()
+            .zip(used)
+            .zip(&shared.pools)
+            .map(|((limits, used), state)| overflow::Load {
+                limit: limits.cpus,
+                burst: limits.burst,
+                weight: limits.weight,
+                used,
+                rate: state.lane.budget().usage().rate,
+            })
+            .collect();
+        let ours: f64 = loads.iter().map(|load| load.used).sum();
+        // Where the system does not tell how busy it is, it counts as busy.
+        let others = busy.map_or(cpus, |busy| (busy - ours).max(0.0));
+        // Pools that burst are left out: their lines are what the overflow is for.
+        let in_line = shared
+            .pools
+            .iter()
+            .any(|state| !state.limits().burst && state.lane.is_short_of_threads());
+        for (state, (limits, rate)) in shared
+            .pools
+            .iter()
+            .zip(limits.iter().zip(overflow::rates(&loads, cpus, others, in_line)))
+        {
+            if limits.burst {
+                state.share(limits, rate);
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
         OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Meter of one thread. The thread itself calls `begin`, `parked`, `unparked` and `end`; anybody reads.
@@ -57,7 +57,7 @@ impl ThreadMeter {
     /// The metered thread is about to end.
     pub(crate) fn end(&self) {
         self.parked();
-        self.cpu_seconds();
+        self.cpu();
         self.ended.store(true, Ordering::Release);
     }
 
@@ -83,8 +83,8 @@ impl ThreadMeter {
         seconds(self.busy_ns.load(Ordering::Relaxed).saturating_add(running))
     }
 
-    /// Seconds of CPU the thread has used; what was last seen once it has ended.
-    pub(crate) fn cpu_seconds(&self) -> f64 {
+    /// CPU time the thread has used; what was last seen once it has ended.
+    pub(crate) fn cpu(&self) -> Duration {
         if !self.ended.load(Ordering::Acquire)
             && let Some(clock) = self.clock.get()
             && let Ok(used) = clock_gettime(*clock)
@@ -92,7 +92,7 @@ impl ThreadMeter {
         {
             self.cpu_ns.fetch_max(used, Ordering::Relaxed);
         }
-        seconds(self.cpu_ns.load(Ordering::Relaxed))
+        Duration::from_nanos(self.cpu_ns.load(Ordering::Relaxed))
     }
 }
 

@@ -14,6 +14,7 @@ pub mod forms;
 pub mod http;
 pub mod logging;
 pub mod plugin_library;
+pub mod pool_cpu;
 pub mod runner;
 pub mod serve;
 pub mod waiters;

@@ -13,6 +13,7 @@ use tracing::Instrument;
 use crate::clock::rfc3339;
 use crate::forms::{Forms, FormsError};
 use crate::plugin_library::PluginLibrary;
+use crate::pool_cpu;
 
 /// Runs the steps of published forms.
 pub struct StepRunner {
@@ -76,7 +77,9 @@ impl StepRunner {
         let call = CallContext {
             cancel: context.cancel,
             deadline: Some(context.deadline),
+            soft_deadline: Some(context.soft_deadline),
             owner: context.pool.to_string(),
+            budget: Some(pool_cpu::of(context.budget)),
             correlation_id: task.correlation_id,
             progress: Some(progress_sink(context.progress)),
         };

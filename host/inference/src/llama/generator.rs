@@ -156,7 +156,7 @@ impl Generator<'_> {
             ..GenerationRequest::default()
         };
         let call = CallContext::default();
-        let prepared = self.prepare(&request)?;
+        let prepared = self.prepare(&request, &call)?;
         self.generate(prepared, &request, &call, |_| {}).map(|_| ())
     }
 
@@ -166,7 +166,10 @@ impl Generator<'_> {
             .with_label_values(&[name])
             .observe(job.queued.elapsed().as_secs_f64());
         let begun = Instant::now();
-        let prepared = match self.check(&job.call).and_then(|()| self.prepare(&job.request)) {
+        let prepared = match self
+            .check(&job.call)
+            .and_then(|()| self.prepare(&job.request, &job.call))
+        {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.count(&job.call, Some(&error));
@@ -207,8 +210,17 @@ impl Generator<'_> {
         call.check()
     }
 
-    fn prepare(&self, request: &GenerationRequest) -> Result<Prepared, Error> {
+    /// [`Self::check`], and waits while the caller's CPU budget is overdrawn.
+    fn turn(&self, call: &CallContext) -> Result<(), Error> {
+        call.wait_for_credit(|| self.check(call))
+    }
+
+    fn prepare(&self, request: &GenerationRequest, call: &CallContext) -> Result<Prepared, Error> {
         let _permit = self.settings.permits.acquire();
+        call.metered(1, || self.prepare_now(request))
+    }
+
+    fn prepare_now(&self, request: &GenerationRequest) -> Result<Prepared, Error> {
         let prompt = self.chat.tokens(self.model, &request.system, &request.prompt);
         let context = self.settings.context_tokens as usize;
         if prompt.len() >= context {
@@ -247,8 +259,8 @@ impl Generator<'_> {
         let (slot, cached) = self.slots.choose(&prompt);
         let cached = self.rewind(slot, cached)?;
         for part in prompt[cached..].chunks(limits::PROMPT_BATCH_TOKENS) {
-            self.check(call)?;
-            self.decode(slot, part)?;
+            self.turn(call)?;
+            self.decode(slot, part, call)?;
         }
         self.prompt_counter.inc_by((prompt.len() - cached) as u64);
         self.cached_counter.inc_by(cached as u64);
@@ -256,11 +268,11 @@ impl Generator<'_> {
         let mut stream = TextStream::new(request.stop.clone());
         let mut output_tokens = 0;
         let reason = loop {
-            self.check(call)?;
+            self.turn(call)?;
             let drawn = {
                 let _permit = self.settings.permits.acquire();
                 let logits = self.context.get_logits_ith(self.batch.n_tokens() - 1);
-                sampler.draw(logits, &self.never)?
+                call.metered(1, || sampler.draw(logits, &self.never))?
             };
             if self.model.vocab().is_eog(drawn.token) {
                 break FinishReason::Stop;
@@ -281,8 +293,8 @@ impl Generator<'_> {
             if output_tokens >= max_tokens {
                 break FinishReason::Length;
             }
-            self.check(call)?;
-            self.decode(slot, &[drawn.token])?;
+            self.turn(call)?;
+            self.decode(slot, &[drawn.token], call)?;
         };
         let rest = stream.finish();
         if !rest.is_empty() {
@@ -319,7 +331,7 @@ impl Generator<'_> {
     }
 
     /// Evaluates tokens at the slot's end; the last one's logits can be read afterwards.
-    fn decode(&mut self, slot: usize, tokens: &[LlamaToken]) -> Result<(), Error> {
+    fn decode(&mut self, slot: usize, tokens: &[LlamaToken], call: &CallContext) -> Result<(), Error> {
         let sequence = sequence(slot)?;
         let start = self.slots.len(slot);
         self.batch.clear();
@@ -331,7 +343,7 @@ impl Generator<'_> {
         }
         let decoded = {
             let _permit = self.settings.permits.acquire();
-            self.context.decode(&mut self.batch)
+            call.metered(self.settings.threads, || self.context.decode(&mut self.batch))
         };
         match decoded {
             Ok(()) => {

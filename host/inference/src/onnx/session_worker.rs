@@ -195,7 +195,8 @@ impl SessionWorker {
             let _permit = settings.permits.acquire();
             check(settings, call)?;
             // A run that was told to terminate fails; why is the caller's state.
-            work().or_else(|error| check(settings, call).and(Err(error)))
+            call.metered(settings.threads, work)
+                .or_else(|error| check(settings, call).and(Err(error)))
         })
     }
 
@@ -208,7 +209,10 @@ impl SessionWorker {
         check(&self.settings, call)?;
         let _permit = self.settings.permits.acquire();
         check(&self.settings, call)?;
-        graph::run(&mut self.session, inputs, options, self.settings.tensor_bytes)
+        let Settings {
+            threads, tensor_bytes, ..
+        } = self.settings;
+        call.metered(threads, || graph::run(&mut self.session, inputs, options, tensor_bytes))
             .or_else(|error| check(&self.settings, call).and(Err(error)))
     }
 }

@@ -182,7 +182,10 @@ pub(crate) async fn pools(command: PoolCommand, global: &Global) -> Result<(), F
     }
     let mut table = Table::new(&[
         "pool",
+        "here",
         "threads",
+        "CPUs",
+        "enforced by",
         "busy",
         "available",
         "running",
@@ -192,10 +195,18 @@ pub(crate) async fn pools(command: PoolCommand, global: &Global) -> Result<(), F
     ]);
     for pool in answer["items"].as_array().into_iter().flatten() {
         let busy = format!("{:.0}%", pool["busy_ratio"].as_f64().unwrap_or(0.0) * 100.0);
+        let cpus = match (pool["cpus"].as_f64(), pool["burst"].as_bool()) {
+            (None, _) => "no limit".to_owned(),
+            (Some(cpus), Some(true)) => format!("{cpus}, may burst"),
+            (Some(cpus), _) => cpus.to_string(),
+        };
         let count = |name: &str| cell(pool.get(name));
         table.row([
             count("name"),
+            count("presence"),
             count("threads"),
+            cpus,
+            count("enforcement"),
             busy,
             count("available"),
             count("running"),

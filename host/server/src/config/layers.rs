@@ -161,7 +161,8 @@ fn table_at<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Table> {
 }
 
 fn same_type(left: &Value, right: &Value) -> bool {
-    std::mem::discriminant(left) == std::mem::discriminant(right)
+    let is_whole_number_of = matches!((left, right), (Value::Float(_), Value::Integer(_)));
+    is_whole_number_of || std::mem::discriminant(left) == std::mem::discriminant(right)
 }
 
 fn named(value: &Value) -> &'static str {

@@ -117,15 +117,17 @@ async fn frame(
     correlation: &CorrelationId,
 ) -> Result<Vec<u8>, Problem> {
     let (pipeline, catalog, step) = (Arc::clone(pipeline), app.catalog.clone(), step.to_owned());
+    let lane_of_exports = app.scheduler.lane(Pool::Default);
     let context = CallContext {
         deadline: Some(std::time::Instant::now() + app.http.request_timeout()),
         owner: OWNER.into(),
+        budget: Some(crate::pool_cpu::of(lane_of_exports.budget().clone())),
         correlation_id: correlation.0.clone(),
         ..CallContext::default()
     };
     let named = step.clone();
     let work = move || async move { pipeline.export_frame(&catalog, &step, frame, context).await };
-    let made = app.scheduler.lane(Pool::Default).spawn(work).await.map_err(lane)?;
+    let made = lane_of_exports.spawn(work).await.map_err(lane)?;
     made.map_err(|error| {
         let code = if error.retryable() {
             Code::Unavailable

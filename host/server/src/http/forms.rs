@@ -118,10 +118,12 @@ async fn check(
     Ok(steps)
 }
 
+/// The context of a call in pool `high`.
 pub(super) fn call_context(app: &App, correlation: &CorrelationId) -> CallContext {
     CallContext {
         deadline: Some(Instant::now() + app.http.request_timeout()),
         owner: OWNER.into(),
+        budget: Some(crate::pool_cpu::of(app.scheduler.lane(Pool::High).budget().clone())),
         correlation_id: correlation.0.clone(),
         ..CallContext::default()
     }
@@ -130,6 +132,7 @@ pub(super) fn call_context(app: &App, correlation: &CorrelationId) -> CallContex
 pub(crate) fn lane(error: LaneError) -> Problem {
     match error {
         LaneError::Full(_) => Problem::new(Code::Busy, "too many requests wait for a sandbox, try again"),
+        LaneError::NotHere(_) => Problem::new(Code::Unavailable, error.to_string()),
         LaneError::Closed(_) => Problem::new(Code::Unavailable, "the server is stopping"),
         other => Problem::internal(other),
     }

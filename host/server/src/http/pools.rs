@@ -2,6 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
+use formwork_scheduler::{PoolStatus, Presence};
+use formwork_store::PoolStats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,16 +18,40 @@ pub(crate) struct PoolAnswer {
     /// `high`, `default` or `batched`.
     #[schema(example = "high")]
     name: String,
-    /// OS threads of this process: the CPU the pool can use at most.
+    /// What this process does for it: `claims` its tasks, has its threads for `calls` only, or is `absent`.
+    #[schema(example = "claims")]
+    presence: &'static str,
+    /// OS threads of this process.
     threads: usize,
+    /// CPU limit of the pool in this process, CPUs; absent: its threads limit it.
+    cpus: Option<f64>,
+    /// CPUs it may use now: its limit, with `burst` also its share of what is to spare.
+    cpu_rate: Option<f64>,
+    /// Whether it may use more than its limit while nothing else wants the CPU.
+    burst: bool,
+    /// Its share of what is to spare when several pools burst.
+    weight: u32,
+    /// How the limit is enforced: `none` (there is no limit), `budget`, `cgroup-v1` or `cgroup-v2`.
+    #[schema(example = "budget")]
+    enforcement: &'static str,
     /// Tasks this process may have claimed at once.
     permits: u32,
     /// Whether it claims nothing because an operator paused it.
     paused: bool,
     /// Share of the last second in which its threads were busy, 0 to 1.
     busy_ratio: f64,
-    /// CPU time its threads have used since the start, seconds.
+    /// CPU time it has used since the start, seconds: its threads and native inference for them.
     cpu_seconds: f64,
+    /// Of that, native inference.
+    native_cpu_seconds: f64,
+    /// Guests that wait because the CPU budget is used up.
+    parked: usize,
+    /// How long guests and generations have waited for CPU budget, added up, seconds.
+    parked_seconds: f64,
+    /// How long all permits were taken, seconds.
+    permit_wait_seconds: f64,
+    /// Periods in which the kernel's quota stopped its threads; absent without a cgroup.
+    throttled: Option<u64>,
     /// Tasks and calls that were claimed and wait for a thread.
     queued: usize,
     /// Tasks waiting for a worker; this and the counts below are over all processes.
@@ -44,21 +70,30 @@ pub(crate) struct PoolAnswer {
     oldest_available_ms: Option<u64>,
 }
 
-/// The pools and their load.
-#[utoipa::path(get, path = "/v1/pools", tag = "operation",
-    responses((status = 200, description = "The pools", body = List<PoolAnswer>)))]
-pub(crate) async fn list(State(app): State<App>) -> Result<Json<List<PoolAnswer>>, Problem> {
-    let stats = app.store.pool_stats(clock::now()).await?;
-    let status = app.scheduler.status();
-    let items = stats.into_iter().filter_map(|stats| {
-        let here = status.iter().find(|status| status.pool == stats.pool)?;
-        Some(PoolAnswer {
+impl PoolAnswer {
+    fn of(stats: &PoolStats, here: &PoolStatus) -> Self {
+        Self {
             name: stats.pool.to_string(),
+            presence: match here.presence {
+                Presence::Claims => "claims",
+                Presence::Calls => "calls",
+                Presence::Absent => "absent",
+            },
             threads: here.threads,
+            cpus: here.cpus,
+            cpu_rate: here.cpu_rate,
+            burst: here.burst,
+            weight: here.weight,
+            enforcement: here.enforcement.as_str(),
             permits: here.permits,
             paused: here.paused,
             busy_ratio: here.busy_ratio,
             cpu_seconds: here.cpu_seconds,
+            native_cpu_seconds: here.native_cpu_seconds,
+            parked: here.parked,
+            parked_seconds: here.parked_seconds,
+            permit_wait_seconds: here.permit_wait_seconds,
+            throttled: here.throttled,
             queued: here.queued,
             available: stats.available,
             running: stats.running,
@@ -67,7 +102,19 @@ pub(crate) async fn list(State(app): State<App>) -> Result<Json<List<PoolAnswer>
             cancelled: stats.cancelled,
             dead: stats.dead,
             oldest_available_ms: stats.oldest_available_ms,
-        })
+        }
+    }
+}
+
+/// The pools and their load.
+#[utoipa::path(get, path = "/v1/pools", tag = "operation",
+    responses((status = 200, description = "The pools", body = List<PoolAnswer>)))]
+pub(crate) async fn list(State(app): State<App>) -> Result<Json<List<PoolAnswer>>, Problem> {
+    let stats = app.store.pool_stats(clock::now()).await?;
+    let status = app.scheduler.status();
+    let items = stats.into_iter().filter_map(|stats| {
+        let here = status.iter().find(|status| status.pool == stats.pool)?;
+        Some(PoolAnswer::of(&stats, here))
     });
     Ok(Json(List {
         items: items.collect(),
