@@ -37,7 +37,7 @@ fn apply(shared: &Shared, state: &PoolState, control: PoolControl) {
     match shared.options.pool(state.pool).limits_under(state.pool, &control) {
         Ok(limits) => state.set_limits(limits),
         Err(error) => {
-            tracing::warn!(pool = %state.pool, %error, "the pool keeps its limits, what was set for it is wrong")
+            tracing::warn!(pool = %state.pool, %error, "the pool keeps its limits, what was set for it is wrong");
         }
     }
     if state.paused.swap(control.paused, Ordering::AcqRel) != control.paused {

@@ -430,7 +430,7 @@ impl Shared {
             let mut pushed = pin!(self.pushed.notified());
             // Listen first, then look, then wait: a push in between is not missed.
             pushed.as_mut().enable();
-            {
+            let waits = {
                 let mut lines = self.lines();
                 let waits = !lines.is_empty();
                 if waits && self.budget.overdrawn().is_none() {
@@ -439,14 +439,14 @@ impl Shared {
                 if lines.closed {
                     return None;
                 }
-                drop(lines);
-                if waits {
-                    tokio::select! {
-                        () = self.budget.credit() => {}
-                        () = pushed => {}
-                    }
-                    continue;
+                waits
+            };
+            if waits {
+                tokio::select! {
+                    () = self.budget.credit() => {}
+                    () = pushed => {}
                 }
+                continue;
             }
             pushed.await;
         }

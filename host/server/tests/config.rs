@@ -49,6 +49,20 @@ fn later_layers_win() {
 }
 
 #[test]
+fn a_cpu_limit_may_be_a_whole_number_and_0_is_none() {
+    let cpus = |text: &str| {
+        let read = load(Some(&format!("[pools.batched]\ncpus = {text}")), &[]).unwrap();
+        read.config.pools.batched.cpus
+    };
+    assert_eq!(
+        [cpus("0.5"), cpus("1"), cpus("0"), cpus("0.0")],
+        [Some(0.5), Some(1.0), None, None]
+    );
+    let read = load(None, &[("FORMWORK_POOLS__HIGH__CPUS", "2")]).unwrap().config;
+    assert_eq!((read.pools.high.cpus, read.pools.batched.cpus), (Some(2.0), None));
+}
+
+#[test]
 fn lists_and_open_tables_can_be_set() {
     let file = "models = []\n[plugins.grants]\nmine = [\"embeddings\"]\n";
     let config = load(Some(file), &[("FORMWORK_PLUGINS__GRANTS__OTHER", "[\"sink\"]")])
@@ -86,6 +100,8 @@ fn wrong_values_name_their_key() {
     assert!(refused(Some("[http]\nlisten = \"nowhere\""), &[]).contains("`http.listen`"));
     assert!(refused(None, &[("FORMWORK_HTTP__JSON_DEPTH", "deep")]).contains("must be an integer"));
     assert!(refused(Some("[http]\njson_depth = 101"), &[]).contains("`http.json_depth`: must be 1 to 100"));
+    assert!(refused(Some("[pools.batched]\ncpus = 0.001"), &[]).contains("`pools.batched.cpus`"));
+    assert!(refused(Some("[pools.batched]\ncpus = \"half\""), &[]).contains("`pools.batched.cpus`"));
     assert!(refused(Some("[pools.high]\nthreads = 0"), &[]).contains("`pools.high.threads`"));
     assert!(refused(Some("store = \"mongo:x\""), &[]).contains("`store`"));
     assert!(refused(Some("[http\n"), &[]).contains("line 1"));
