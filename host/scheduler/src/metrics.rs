@@ -11,7 +11,8 @@ pub(crate) static WAIT_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
         "formwork_scheduler_wait_seconds",
         "time from runnable to started in seconds, by pool",
         vec![
-            0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1_800.0,
+            0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0,
+            60.0, 300.0, 1_800.0,
         ],
     )
 });

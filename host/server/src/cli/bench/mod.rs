@@ -11,6 +11,7 @@ mod floor;
 mod http;
 mod load;
 mod overview;
+mod pools;
 mod publish;
 mod queue;
 mod work;
@@ -37,6 +38,8 @@ enum Part {
     Engine(engine::Options),
     /// What publishing form versions takes, and the memory that many of them hold.
     Publish(publish::Options),
+    /// Whether pools keep to their CPU limits, leave `high` alone, and stop when told to.
+    Pools(pools::Options),
     /// Send one request over and over from a number of connections, to any server.
     Load(load::Options),
 }
@@ -60,6 +63,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
         None => overview::run(&options.overview, global),
         Some(Part::Engine(options)) => engine::run(options, global),
         Some(Part::Publish(options)) => publish::run(options, global),
+        Some(Part::Pools(options)) => pools::run(options, global),
         Some(Part::Load(options)) => load::run(options, global),
     }
 }

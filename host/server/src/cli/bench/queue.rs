@@ -49,7 +49,8 @@ impl Queue {
         Ok(Figures::of(samples.concat(), began.elapsed()))
     }
 
-    async fn call(&self) -> anyhow::Result<()> {
+    /// One submission, until it is done.
+    pub(crate) async fn call(&self) -> anyhow::Result<()> {
         let id = SubmissionId(ulid::Ulid::generate());
         let waiter = self.waiters.join(id);
         let submission = NewSubmission {
