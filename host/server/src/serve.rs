@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use formwork_engine::Engine;
 use formwork_inference::Inference;
 use formwork_pipeline::{Catalog, CatalogError, RefusedPlugin};
-use formwork_scheduler::{DrainReport, Lane, Scheduler};
+use formwork_scheduler::{DrainReport, Lane, Scheduler, TaskRunner};
 use formwork_store::Store;
 use formwork_store::sqlite::{Durability, Options as SqliteOptions, SqliteStore};
 use formwork_tasks::Pool;
@@ -176,11 +176,21 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn start_with(config: Config, machinery: Machinery) -> Result<Self, StartError> {
+        Self::start_running(config, machinery, |steps| Arc::new(steps)).await
+    }
+
+    /// [`Server::start_with`], but tasks are run by what `runner` makes of the product's own: for the benches, which
+    /// measure the queue apart from the plugins.
+    pub(crate) async fn start_running(
+        config: Config,
+        machinery: Machinery,
+        runner: impl FnOnce(StepRunner) -> Arc<dyn TaskRunner>,
+    ) -> Result<Self, StartError> {
         let store = open_store(&config).await?;
         let forms = Forms::new(Arc::clone(&store));
         let draining = CancellationToken::new();
         let library = PluginLibrary::start(Arc::clone(&store), machinery.catalog.clone(), draining.clone()).await;
-        let runner = Arc::new(StepRunner::new(
+        let runner = runner(StepRunner::new(
             forms.clone(),
             machinery.catalog.clone(),
             library.clone(),

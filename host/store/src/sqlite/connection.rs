@@ -2,7 +2,7 @@
 
 use super::failure::sql;
 use crate::{Error, Result, limits};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use std::{path::Path, time::Duration};
 
 /// When an acknowledged write is on disk.
@@ -73,6 +73,10 @@ fn prepare(connection: &Connection, cache_kib: i64) -> Result<()> {
         .busy_timeout(Duration::from_millis(limits::BUSY_MS))
         .map_err(sql("set busy timeout"))?;
     connection.set_prepared_statement_cache_capacity(limits::STATEMENTS);
+    // Without it the planner looks at bound values, and a cached statement is planned again on each use.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map_err(sql("set query planner stability"))?;
     set(connection, "foreign_keys", "OFF")?; // one writer, whole submissions: every key is made with its rows
     set(connection, "mmap_size", "0")?; // an i/o error on a mapped page would kill the process
     set(connection, "cache_size", &format!("-{cache_kib}"))?;

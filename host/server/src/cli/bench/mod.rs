@@ -14,6 +14,7 @@ mod overview;
 mod pools;
 mod publish;
 mod queue;
+mod task_queue;
 mod work;
 
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ enum Part {
     Publish(publish::Options),
     /// Whether pools keep to their CPU limits, leave `high` alone, and stop when told to.
     Pools(pools::Options),
+    /// What the queue takes and does, apart from what plugins do.
+    Queue(task_queue::Options),
     /// Send one request over and over from a number of connections, to any server.
     Load(load::Options),
 }
@@ -64,6 +67,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
         Some(Part::Engine(options)) => engine::run(options, global),
         Some(Part::Publish(options)) => publish::run(options, global),
         Some(Part::Pools(options)) => pools::run(options, global),
+        Some(Part::Queue(options)) => task_queue::run(options, global),
         Some(Part::Load(options)) => load::run(options, global),
     }
 }
