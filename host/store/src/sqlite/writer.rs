@@ -379,7 +379,7 @@ impl Committer {
             _ => false,
         };
         if pages >= limits::CHECKPOINT_PAGES_HARD {
-            self.checkpoint(CheckpointMode::TRUNCATE);
+            self.checkpoint(CheckpointMode::RESTART);
         } else if pages >= limits::CHECKPOINT_PAGES || window_used {
             self.checkpoint(CheckpointMode::PASSIVE);
         }

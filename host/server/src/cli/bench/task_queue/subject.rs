@@ -135,7 +135,11 @@ impl Subject {
         };
         self.store().set_pool_control(POOL, change, crate::clock::now()).await?;
         let scheduler = self.server.scheduler();
-        while scheduler.status().iter().any(|status| status.pool == POOL && status.paused != paused) {
+        while scheduler
+            .status()
+            .iter()
+            .any(|status| status.pool == POOL && status.paused != paused)
+        {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())
