@@ -35,8 +35,10 @@ WASMTIME_VERSION := 48.0.8
 WASMTIME_FEATURES := run,serve,wizer,compile,cranelift,component-model,component-model-async,pooling-allocator,parallel-compilation
 PEERS_REPORT ?= $(PEERS)/report.md
 PEERS_FLAGS ?=
+QUEUES_REPORT ?= $(PEERS)/queues.md
+QUEUES_FLAGS ?=
 
-.PHONY: help rust setup guest-tools build plugins run demo lint test bench bench-peers check-peers fuzz clean
+.PHONY: help rust setup guest-tools build plugins run demo lint test bench bench-peers bench-queues check-peers fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -87,6 +89,10 @@ bench-peers: build $(PEERS)/wasmtime-$(WASMTIME_VERSION) ## measure wasmtime ser
 	"$(CARGO_TARGET_DIR)/release/formwork-peers" --formwork "$(FORMWORK)" --guests tests/peers/guests \
 	  --wasmtime "$(PEERS)/wasmtime-$(WASMTIME_VERSION)/bin/wasmtime" --work host/server/bench --out "$(PEERS)" \
 	  --report "$(PEERS_REPORT)" $(PEERS_FLAGS)
+
+bench-queues: build ## measure Celery and BullMQ on Redis beside Formwork's queue
+	@mkdir -p "$(PEERS)/queues"
+	python3 tests/peers/queues/run.py --formwork "$(FORMWORK)" --cache "$(PEERS)/queues" --report "$(QUEUES_REPORT)" $(QUEUES_FLAGS)
 
 # What `lint` and `test` do for the workspace, for the peers.
 check-peers: rust

@@ -54,7 +54,11 @@ pub struct Report {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kills: Vec<String> = self.kills.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let kills: Vec<String> = self
+            .kills
+            .iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
         writeln!(formatter, "kills: {}", kills.join(", "))?;
         writeln!(
             formatter,

@@ -47,8 +47,8 @@ pub(crate) async fn all(cluster: &Cluster, ledger: Vec<Line>) -> anyhow::Result<
         }
     }
 
-    let mut looked = futures::stream::iter(ledger.iter().map(|line| submission(&client, endpoint, line)))
-        .buffer_unordered(AT_ONCE);
+    let mut looked =
+        futures::stream::iter(ledger.iter().map(|line| submission(&client, endpoint, line))).buffer_unordered(AT_ONCE);
     let mut done: HashSet<String> = HashSet::new();
     while let Some(found) = looked.next().await {
         let found = found?;
@@ -66,7 +66,9 @@ pub(crate) async fn all(cluster: &Cluster, ledger: Vec<Line>) -> anyhow::Result<
     let mut exported: HashMap<String, u32> = HashMap::new();
     for line in response.error_for_status()?.text().await?.lines() {
         let line: Value = serde_json::from_str(line)?;
-        *exported.entry(line["id"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+        *exported
+            .entry(line["id"].as_str().unwrap_or_default().to_owned())
+            .or_default() += 1;
         checked.exported += 1;
     }
     for (id, count) in &exported {
@@ -79,7 +81,9 @@ pub(crate) async fn all(cluster: &Cluster, ledger: Vec<Line>) -> anyhow::Result<
         }
     }
     let missing = done.iter().filter(|id| !exported.contains_key(*id));
-    checked.broken.extend(missing.map(|id| format!("{id} is done and was not exported")));
+    checked
+        .broken
+        .extend(missing.map(|id| format!("{id} is done and was not exported")));
     Ok(checked)
 }
 
@@ -97,7 +101,9 @@ async fn idle(client: &reqwest::Client, endpoint: &str, patience: Duration) -> a
             return Ok((dead + cancelled > 0).then(|| format!("{dead} tasks are dead, {cancelled} cancelled")));
         }
         if began.elapsed() > patience {
-            return Ok(Some(format!("after {patience:?} {running} tasks still run and {waiting} wait")));
+            return Ok(Some(format!(
+                "after {patience:?} {running} tasks still run and {waiting} wait"
+            )));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -117,16 +123,24 @@ async fn submission(client: &reqwest::Client, endpoint: &str, line: &Line) -> an
     let submission = match api::get(client, &format!("{endpoint}/v1/submissions/{id}")).await {
         Ok(submission) => submission,
         Err(error) => {
-            found.broken.push(format!("{id} was acknowledged and is lost: {error:#}"));
+            found
+                .broken
+                .push(format!("{id} was acknowledged and is lost: {error:#}"));
             return Ok(found);
         }
     };
     if submission["data"]["number"] != *number {
         found.broken.push(format!("{id} is not what was sent: {submission}"));
     }
-    let (status, steps) = if *number < api::LEAST_VALID { ("rejected", 1) } else { ("done", 2) };
+    let (status, steps) = if *number < api::LEAST_VALID {
+        ("rejected", 1)
+    } else {
+        ("done", 2)
+    };
     if submission["status"] != status {
-        found.broken.push(format!("{id} has not ended as {status}: {submission}"));
+        found
+            .broken
+            .push(format!("{id} has not ended as {status}: {submission}"));
     }
     if status == "done" {
         found.done = Some(id.clone());
@@ -169,7 +183,9 @@ fn history_is_legal(history: &[Value]) -> Result<u64, String> {
         };
         let legal = match from {
             None => to == State::Available && actor == Actor::Pipeline,
-            Some(from) => EDGES.iter().any(|edge| edge.from == from && edge.to == to && edge.actor == actor),
+            Some(from) => EDGES
+                .iter()
+                .any(|edge| edge.from == from && edge.to == to && edge.actor == actor),
         };
         if !legal {
             return Err(format!("no legal edge: {event}"));
@@ -215,7 +231,10 @@ mod tests {
             event(3, "pipeline", Some("running"), "completed"),
             event(3, "worker:w-1", Some("running"), "running"),
         ] {
-            assert!(history_is_legal(&[born.clone(), ran.clone(), wrong.clone()]).is_err(), "{wrong}");
+            assert!(
+                history_is_legal(&[born.clone(), ran.clone(), wrong.clone()]).is_err(),
+                "{wrong}"
+            );
         }
     }
 }
