@@ -38,7 +38,7 @@ PEERS_FLAGS ?=
 QUEUES_REPORT ?= $(PEERS)/queues.md
 QUEUES_FLAGS ?=
 
-.PHONY: help rust setup guest-tools build plugins run demo lint test bench bench-peers bench-queues check-peers fuzz clean
+.PHONY: help rust setup guest-tools build plugins run demo lint test bench bench-peers bench-queues check-peers campaign fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -114,6 +114,15 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 -Cllvm-args
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares
 HOST_TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
+
+# Not part of `make test`, which runs ten kills of it.
+CAMPAIGN_FLAGS ?= --kills 1000
+
+# Only the plugins of its form: the others want models, and a start is a good part of a kill's time.
+campaign: build ## kill the server a thousand times and check that nothing acknowledged was lost or doubled
+	@rm -rf "$(FORMWORK_CACHE)/campaign" && mkdir -p "$(FORMWORK_CACHE)/campaign/plugins"
+	@cp "$(FORMWORK_CACHE)"/plugins/validate-*.wasm "$(FORMWORK_CACHE)"/plugins/export-*.wasm "$(FORMWORK_CACHE)/campaign/plugins"
+	cd "$(FORMWORK_CACHE)/campaign" && "$(CARGO_TARGET_DIR)/release/formwork-campaign" --formwork "$(FORMWORK)" --plugins plugins $(CAMPAIGN_FLAGS)
 
 fuzz: rust setup ## look for inputs that break a promise: FUZZ=package|host_calls|lifting FUZZ_SECONDS=60
 	@mkdir -p fuzz/artifacts fuzz/corpus/$(FUZZ)
