@@ -37,8 +37,9 @@ PEERS_REPORT ?= $(PEERS)/report.md
 PEERS_FLAGS ?=
 QUEUES_REPORT ?= $(PEERS)/queues.md
 QUEUES_FLAGS ?=
+IMAGE_FLAGS ?=
 
-.PHONY: help rust setup guest-tools build plugins run demo lint test bench bench-peers bench-queues check-peers campaign fuzz clean
+.PHONY: help rust setup guest-tools test-servers build plugins run demo lint test bench bench-peers bench-queues check-peers campaign fuzz broken-fence image clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +52,9 @@ setup: ## install or name what the machine lacks, fetch libraries and models
 
 guest-tools: ## also install what makes plugins of Python and JavaScript
 	@scripts/setup.sh --guests
+
+test-servers: ## also install the servers that tests start
+	@scripts/setup.sh --servers
 
 build: rust setup ## build the host and the first-party plugins
 	cargo build $(CARGO_FLAGS)
@@ -74,7 +78,7 @@ lint: rust ## formatting and clippy, warnings are errors
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
-test: guest-tools build lint ## build, lint, all tests, then the demo
+test: guest-tools test-servers build lint ## build, lint, all tests, then the demo
 	cargo test $(CARGO_FLAGS)
 	"$(FORMWORK)" demo
 
@@ -128,6 +132,16 @@ fuzz: rust setup ## look for inputs that break a promise: FUZZ=package|host_call
 	@mkdir -p fuzz/artifacts fuzz/corpus/$(FUZZ)
 	RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --release --locked --manifest-path fuzz/Cargo.toml --target $(HOST_TARGET) --bin $(FUZZ) -- \
 	  fuzz/corpus/$(FUZZ) -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=fuzz/artifacts/$(FUZZ)- -max_len=4096
+
+broken-fence: rust ## show that the suites notice when stale workers are heard
+	@scripts/broken-fence.sh
+
+# A context of its own: what the image holds is what lies here.
+image: build ## make the container image formwork:latest; needs Docker
+	@rm -rf "$(FORMWORK_CACHE)/image" && mkdir -p "$(FORMWORK_CACHE)/image/bin" "$(FORMWORK_CACHE)/image/share"
+	@ln "$(FORMWORK)" "$(FORMWORK_CACHE)/image/bin/formwork"
+	@cp -al "$(FORMWORK_CACHE)/lib" "$(FORMWORK_CACHE)/models" "$(FORMWORK_CACHE)/plugins" "$(FORMWORK_CACHE)/image/share/"
+	docker build --tag formwork:latest --file Dockerfile $(IMAGE_FLAGS) "$(FORMWORK_CACHE)/image"
 
 clean: ## remove what was compiled; libraries and models stay
 	@if command -v cargo >/dev/null; then cargo clean; fi

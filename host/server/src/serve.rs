@@ -7,6 +7,7 @@
 //! an orchestrator would see a server that cannot serve.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,11 +16,12 @@ use formwork_inference::Inference;
 use formwork_pipeline::{Catalog, CatalogError, RefusedPlugin};
 use formwork_scheduler::{DrainReport, Lane, Scheduler, TaskRunner};
 use formwork_store::Store;
+use formwork_store::cluster::ClusterStore;
 use formwork_store::sqlite::{Durability, Options as SqliteOptions, SqliteStore};
 use formwork_tasks::Pool;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, StoreUrl};
+use crate::config::{Config, Role, StoreUrl, masked};
 use crate::forms::Forms;
 use crate::http::listener::{Listening, listen};
 use crate::http::{self, App, Parts};
@@ -51,9 +53,14 @@ pub enum StartError {
     /// The store.
     #[error("opening the store: {0}")]
     Store(#[from] formwork_store::Error),
-    /// `store` in the configuration.
-    #[error("key `store`: {0}")]
-    StoreUrl(String),
+    /// `store` or `redis` in the configuration.
+    #[error("key `{key}`: {message}")]
+    StoreUrl {
+        /// Which.
+        key: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The pools.
     #[error(transparent)]
     Scheduler(#[from] formwork_scheduler::StartError),
@@ -135,15 +142,23 @@ impl Machinery {
 /// # Errors
 /// [`StartError::StoreUrl`], [`StartError::Folder`], [`StartError::Store`].
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let url = StoreUrl::parse(&config.store).map_err(StartError::StoreUrl)?;
-    if let Some(folder) = url.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    let url = StoreUrl::parse(&config.store, &config.redis)
+        .map_err(|(key, message)| StartError::StoreUrl { key, message })?;
+    match url {
+        StoreUrl::Sqlite { path, interval } => open_sqlite(path, interval).await,
+        StoreUrl::Cluster(options) => Ok(Arc::new(ClusterStore::open(options).await?)),
+    }
+}
+
+async fn open_sqlite(path: PathBuf, interval: bool) -> Result<Arc<dyn Store>, StartError> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|source| StartError::Folder {
             path: folder.to_owned(),
             source,
         })?;
     }
-    let mut options = SqliteOptions::new(url.path);
-    if url.interval {
+    let mut options = SqliteOptions::new(path);
+    if interval {
         options.durability = Durability::Interval {
             ms: formwork_store::limits::INTERVAL_MS,
         };
@@ -195,7 +210,11 @@ impl Server {
             machinery.catalog.clone(),
             library.clone(),
         ));
-        let scheduler = Scheduler::start(config.pools.clone(), Arc::clone(&store), runner)?;
+        let mut pools = config.pools.clone();
+        // Only an embedded store is known to have no other process at work on it.
+        pools.sole_process = config.store.starts_with("sqlite:");
+        pools.roles = config.roles.in_pools();
+        let scheduler = Scheduler::start(pools, Arc::clone(&store), runner)?;
         let app = App::new(Parts {
             waiters: Waiters::start(&store),
             store,
@@ -209,15 +228,21 @@ impl Server {
             draining,
         });
         let address = config.http.listen;
-        let listened = listen(address, config.http.max_connections, http::router(app.clone())).await;
+        let router = http::router(app.clone(), config.roles.has(Role::Api));
+        let listened = listen(address, config.http.max_connections, router).await;
         let drain_timeout = Duration::from_millis(config.http.drain_timeout_ms);
         match listened {
             Ok(listening) => {
-                tracing::info!(address = %listening.address(), store = config.store, "serving");
+                tracing::info!(
+                    address = %listening.address(),
+                    store = masked(&config.store),
+                    roles = %config.roles,
+                    "serving"
+                );
                 Ok(Self {
                     app,
                     listening,
-                    store_description: config.store,
+                    store_description: masked(&config.store),
                     drain_timeout,
                 })
             }

@@ -6,7 +6,9 @@
     reason = "a test that cannot go on says where"
 )]
 
-use formwork_server::config::{ConfigError, Loaded, StoreUrl, load_with};
+use formwork_scheduler::Presence;
+use formwork_server::config::{ConfigError, Loaded, Role, StoreUrl, load_with};
+use formwork_tasks::Pool;
 
 fn load(file: Option<&str>, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
     let folder = tempfile::tempdir().unwrap();
@@ -149,8 +151,75 @@ fn a_listener_for_everybody_without_a_token_is_warned_about() {
 
 #[test]
 fn a_store_says_file_and_durability() {
-    let url = StoreUrl::parse("sqlite:data/x.db?durability=interval").unwrap();
-    assert_eq!((url.path.to_str(), url.interval), (Some("data/x.db"), true));
-    assert!(StoreUrl::parse("sqlite:").is_err());
-    assert!(StoreUrl::parse("sqlite:x?sync=1").unwrap_err().contains("sync=1"));
+    let url = StoreUrl::parse("sqlite:data/x.db?durability=interval", "").unwrap();
+    assert!(matches!(url, StoreUrl::Sqlite { path, interval: true } if path.to_str() == Some("data/x.db")));
+    assert!(StoreUrl::parse("sqlite:", "").is_err());
+    assert!(StoreUrl::parse("sqlite:x?sync=1", "").unwrap_err().1.contains("sync=1"));
+}
+
+#[test]
+fn many_nodes_need_both_servers() {
+    let (mongodb, redis) = ("mongodb://db/formwork?replicaSet=rs0", "redis://index:6379");
+    let database = |url| match StoreUrl::parse(url, redis) {
+        Ok(StoreUrl::Cluster(options)) => options.database,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(database(mongodb), "formwork");
+    assert_eq!(database("mongodb://me:a/b@db:1,db2:2/forms"), "forms");
+    assert_eq!(database("mongodb://db"), "formwork");
+    assert_eq!(StoreUrl::parse(mongodb, "").unwrap_err().0, "redis");
+    assert_eq!(StoreUrl::parse(mongodb, "http://index").unwrap_err().0, "redis");
+    assert_eq!(StoreUrl::parse("sqlite:a.db", redis).unwrap_err().0, "redis");
+    assert_eq!(StoreUrl::parse("mongo:x", redis).unwrap_err().0, "store");
+}
+
+#[test]
+fn passwords_in_urls_are_never_shown() {
+    let file = "store = \"mongodb://me:se@cret@db:27017/formwork\"\nredis = \"redis://:hidden@index:6379/1\"\n";
+    let loaded = load(Some(file), &[]).unwrap();
+    let shown = loaded.printed() + &format!("{:?}", StoreUrl::parse(&loaded.config.store, &loaded.config.redis));
+    assert!(!shown.contains("cret") && !shown.contains("hidden"), "{shown}");
+    assert!(shown.contains("@db:27017") && shown.contains("@index:6379"), "{shown}");
+    assert!(!refused(Some("store = \"mongo://me:secret@db\""), &[]).contains("secret"));
+}
+
+#[test]
+fn secrets_may_come_from_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("mongodb");
+    std::fs::write(&secret, "mongodb://me:secret@db/formwork\n").unwrap();
+    let file = format!("redis = \"redis://index\"\nstore_file = \"{}\"\n", secret.display());
+    let config = load(Some(&file), &[]).unwrap().config;
+    assert_eq!(config.store, "mongodb://me:secret@db/formwork");
+    let both = format!("store = \"sqlite:b.db\"\n{file}");
+    assert!(refused(Some(&both), &[]).contains("store_file"));
+    std::fs::write(&secret, " \n").unwrap();
+    assert!(refused(Some(&file), &[]).contains("is empty"));
+}
+
+#[test]
+fn roles_are_a_part_of_the_product() {
+    let many = "store = \"mongodb://db/formwork\"\nredis = \"redis://index\"\n";
+    let config = load(Some(many), &[("FORMWORK_ROLES", "api, high")]).unwrap().config;
+    assert_eq!(config.roles.to_string(), "api,high");
+    assert!(!config.roles.has(Role::Batched));
+    let listed = format!("roles = [\"batched\"]\n{many}");
+    let worker = load(Some(&listed), &[]).unwrap().config.roles.in_pools();
+    assert_eq!(
+        (worker.of(Pool::Batched), worker.of(Pool::High)),
+        (Presence::Claims, Presence::Absent)
+    );
+    let api = load(Some(many), &[("FORMWORK_ROLES", "api")])
+        .unwrap()
+        .config
+        .roles
+        .in_pools();
+    assert_eq!(
+        (api.of(Pool::High), api.of(Pool::Batched)),
+        (Presence::Calls, Presence::Absent)
+    );
+    assert!(refused(Some(many), &[("FORMWORK_ROLES", "apis")]).contains("unknown role `apis`"));
+    assert!(refused(Some(&format!("roles = []\n{many}")), &[]).contains("at least one role"));
+    let alone = refused(Some("roles = [\"api\"]\n"), &[]);
+    assert!(alone.contains("`roles`") && alone.contains("embedded"), "{alone}");
 }

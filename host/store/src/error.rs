@@ -64,6 +64,15 @@ pub enum Error {
     /// disk is unknown. Restart the process once the disk is sound.
     #[error("store stopped after an i/o error, check the disk and restart: {0}")]
     Fatal(String),
+    /// The database cannot be reached now, or others were always faster. Whether a write was recorded is unknown:
+    /// repeat it, with the same idempotency key or run lease.
+    #[error("database cannot be reached at {operation}, try again: {source}")]
+    Unavailable {
+        /// What was being done.
+        operation: &'static str,
+        /// What the backend said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The store was closed.
     #[error("store is closed")]
     Closed,

@@ -10,11 +10,15 @@
 //!
 //! The rules themselves are in `formwork-tasks`; a backend loads, applies, stores.
 
+pub mod cluster;
+mod effects;
 mod error;
 mod id;
 pub mod limits;
 mod metrics;
 mod model;
+mod paging;
+mod record;
 pub mod sqlite;
 mod store;
 

@@ -90,3 +90,85 @@ pub const INTERVAL_MS: u64 = 1_000;
 /// Tasks in one state up to which a list filtered by that state sorts them through that state's index; with
 /// more of them, walking all tasks from the newest one finds a page sooner.
 pub const STATE_SORT_TASKS: u64 = 10_000;
+
+// === MongoDB and Redis ===
+
+/// Characters a database or namespace may have: what every MongoDB service allows.
+pub const CLUSTER_NAME_BYTES: usize = 38;
+
+/// The oldest MongoDB that is accepted, by its wire version: 4.4, the first with `hello` on all its releases.
+pub const MONGODB_WIRE_VERSION_LEAST: i32 = 9;
+
+/// Connections one node opens to MongoDB at most; a transaction holds one while a statement runs.
+pub const MONGODB_CONNECTIONS: u32 = 64;
+
+/// Transactions and reads of one node at a time; later callers wait for a place.
+pub const CLUSTER_OPERATIONS: u32 = 512;
+
+/// How long, in milliseconds, making a connection to MongoDB may take.
+pub const MONGODB_CONNECT_MS: u64 = 5_000;
+
+/// How long, in milliseconds, one statement waits for a primary; an election takes some seconds and the
+/// transaction is then run again.
+pub const MONGODB_SELECT_MS: u64 = 5_000;
+
+/// How long, in milliseconds, a transaction is run again before its caller is told to come back: longer than an
+/// election (12 s at most by default), shorter than a lease (30 s).
+pub const TRANSACTION_MS: u64 = 20_000;
+
+/// The first wait, in milliseconds, before a transaction is run again; doubles, with full jitter.
+pub const RETRY_BASE_MS: u64 = 4;
+
+/// The longest such wait, in milliseconds.
+pub const RETRY_CAP_MS: u64 = 250;
+
+/// How long, in milliseconds, a node may hold the right to migrate the schema before another one takes over.
+pub const MIGRATION_LEASE_MS: i64 = 60_000;
+
+/// How long, in milliseconds, a starting node waits for another one's migration.
+pub const MIGRATION_WAIT_MS: u64 = 120_000;
+
+/// How long, in milliseconds, a connection to Redis may take.
+pub const REDIS_CONNECT_MS: u64 = 1_000;
+
+/// How long, in milliseconds, an answer of Redis may take before work goes on without it. Scripts take well under
+/// a millisecond.
+pub const REDIS_ANSWER_MS: u64 = 1_000;
+
+/// How long, in milliseconds, claimed ids stay held in the index before they are looked at again: longer than a
+/// claim's transaction may take.
+pub const INDEX_HOLD_MS: u64 = TRANSACTION_MS + 5_000;
+
+/// Tasks one script call tells the index at most; `unpack` in Lua ends at some 8,000 values and Redis serves
+/// nobody else meanwhile.
+pub const INDEX_BATCH: usize = 500;
+
+/// How often one claim asks the index again when it named tasks that have moved on, or retries that were due.
+pub const CLAIM_LOOKS: u32 = 8;
+
+/// How often, in milliseconds, a node looks after the index.
+pub const UPKEEP_MS: u64 = 1_000;
+
+/// Tasks one slice of the reconciling sweep compares with the index.
+pub const SWEEP_TASKS: u32 = 1_000;
+
+/// How long, in milliseconds, a node that sweeps keeps that duty to itself.
+pub const SWEEP_LEASE_MS: u64 = 5_000;
+
+/// How long, in milliseconds, a rebuild of the index may be silent before another node begins it anew.
+pub const REBUILD_LEASE_MS: u64 = 15_000;
+
+/// How often, in milliseconds, the MongoDB server's clock is read.
+pub const CLOCK_SYNC_MS: u64 = 10_000;
+
+/// How long, in milliseconds, a slot of the pool counters is unused before it is folded into the sum.
+pub const COUNTER_SLOT_IDLE_MS: i64 = 600_000;
+
+/// How often, in milliseconds, the event channel is proven alive.
+pub const EVENTS_PING_MS: u64 = 5_000;
+
+/// How long, in milliseconds, to wait before connecting to the event channel again.
+pub const EVENTS_RECONNECT_MS: u64 = 200;
+
+/// Bytes of a plugin's component in one document: below the 16 MiB a document may have.
+pub const PLUGIN_PART_BYTES: usize = 8 << 20;

@@ -39,6 +39,36 @@ pub(crate) static WAL_BYTES: LazyLock<IntGauge> = LazyLock::new(|| {
     ))
 });
 
+/// Transactions that were run again because of a conflict or a passing error.
+pub(crate) static TRANSACTION_RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    registered(IntCounterVec::new(
+        Opts::new(
+            "formwork_store_transaction_retries_total",
+            "transactions run again after a conflict or a passing error, by operation",
+        ),
+        &["operation"],
+    ))
+});
+
+/// 1 while the dispatch index can be used.
+pub(crate) static INDEX_UP: LazyLock<IntGauge> = LazyLock::new(|| {
+    registered(IntGauge::new(
+        "formwork_store_index_up",
+        "1 while the dispatch index in redis can be used, 0 while tasks are claimed from mongodb directly",
+    ))
+});
+
+/// Tasks that the dispatch index had lost and got back.
+pub(crate) static INDEX_REPAIRED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    registered(IntCounterVec::new(
+        Opts::new(
+            "formwork_store_index_repaired_total",
+            "tasks the dispatch index did not know and was told again, by pool",
+        ),
+        &["pool"],
+    ))
+});
+
 /// 1 once the store has stopped after an I/O error.
 pub(crate) static FATAL: LazyLock<IntGauge> = LazyLock::new(|| {
     registered(IntGauge::new(

@@ -456,7 +456,7 @@ pub struct TaskEvent {
 }
 
 /// Which tasks to list; everything given must match.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskFilter {
     /// Only this state.
     pub state: Option<State>,

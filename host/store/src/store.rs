@@ -20,7 +20,7 @@ use tokio::sync::broadcast;
 /// - Dropping a future does not undo its change. In particular a dropped [`Store::claim`] may leave tasks
 ///   leased that nobody runs; they come back when the lease ends, counted as a crash.
 ///
-/// Errors common to all methods are `Error::{Fatal, Full, Closed, Backend}`; others are named at the method.
+/// Errors common to all methods are `Error::{Fatal, Full, Unavailable, Closed, Backend}`; others are named at the method.
 #[async_trait]
 pub trait Store: Send + Sync {
     // --- forms ---

@@ -8,7 +8,8 @@
 
 mod suite;
 
-use formwork_store::{Store, sqlite};
+use formwork_store::{Store, cluster, sqlite};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One test per case, each on a fresh store of the backend.
 macro_rules! conformance {
@@ -114,5 +115,22 @@ fn sqlite_store(durability: sqlite::Durability) -> (sqlite::SqliteStore, tempfil
     (sqlite::SqliteStore::open(&options).expect("store opens"), folder)
 }
 
+/// Two servers for all cases; a database and a namespace of its own for each.
+async fn cluster_store() -> (cluster::ClusterStore, ()) {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let servers = formwork_test_servers::shared();
+    let name = format!("fw-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut options = cluster::Options::new(
+        cluster::Uri::new(servers.mongodb.clone()),
+        cluster::Uri::new(servers.redis.clone()),
+    );
+    options.database = name.clone();
+    options.namespace = name;
+    // The cases say what time it is.
+    options.time = cluster::TimeSource::Caller;
+    (cluster::ClusterStore::open(options).await.expect("store opens"), ())
+}
+
+every_case!(mongodb_redis, cluster_store().await);
 every_case!(sqlite_sync, sqlite_store(sqlite::Durability::Sync));
 every_case!(sqlite_interval, sqlite_store(sqlite::Durability::Interval { ms: 5 }));

@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
         .map_err(|error| Failure::NotFound(format!("{error:#}; name the folder with --examples")))?;
     let scratch = tempfile::tempdir()?;
     if !options.serve {
-        loaded.config.store = format!("sqlite:{}", scratch.path().join("demo.db").display());
+        loaded.config.embed(&scratch.path().join("demo.db"));
         loaded.config.http.listen.set_port(0);
     }
     crate::logging::start_for_tools(&loaded.config.log);

@@ -93,7 +93,10 @@ enum Command {
     /// Look at, cancel and retry tasks of a running server.
     #[command(subcommand)]
     Task(task::Command),
-    /// Look at the pools of a running server.
+    /// Look at the dead-letter queue of a running server, and run its tasks again.
+    #[command(subcommand)]
+    Dead(task::DeadCommand),
+    /// Look at the pools of a running server, pause and limit them.
     #[command(subcommand)]
     Pool(task::PoolCommand),
     /// Build, check, look into and list plugins.
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Submit(options) => block_on(submit::run(&options, global)),
         Command::Ready => block_on(ready::run(global)),
         Command::Task(command) => block_on(task::run(command, global)),
+        Command::Dead(command) => block_on(task::dead(command, global)),
         Command::Pool(command) => block_on(task::pools(command, global)),
         Command::Plugin(command) => plugin::run(command, global),
         Command::CompileComponent(options) => compile::run(&options),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Global;
 use super::exit::Failure;
 use super::output::print;
-use crate::config::LogFormat;
+use crate::config::{LogFormat, Roles};
 use crate::serve::Server;
 
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// Address and port; instead of `http.listen`.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<std::net::SocketAddr>,
+    /// What this process does, some of api, high, default, batched; instead of `roles`.
+    #[arg(long, value_name = "ROLE,…")]
+    roles: Option<Roles>,
     /// `json` or `text`; instead of `log.format`.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -33,6 +36,11 @@ pub(crate) fn run(options: &Options, _: &Global) -> Result<(), Failure> {
     }
     if let Some(listen) = options.listen {
         loaded.config.http.listen = listen;
+    }
+    if let Some(roles) = &options.roles {
+        loaded
+            .set_roles(roles.clone())
+            .map_err(|error| Failure::Usage(error.to_string()))?;
     }
     if let Some(format) = options.log_format {
         loaded.config.log.format = format;

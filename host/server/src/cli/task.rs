@@ -55,7 +55,148 @@ pub(crate) enum Command {
 pub(crate) enum PoolCommand {
     /// List the pools and their load.
     List,
+    /// Claim no more tasks of a pool, on every node; what runs goes on.
+    Pause {
+        /// high, default or batched.
+        pool: String,
+    },
+    /// Claim tasks of a paused pool again.
+    Resume {
+        /// high, default or batched.
+        pool: String,
+    },
+    /// Change what a pool may use, on every node; `default` puts a value back to the configuration's.
+    Set {
+        /// high, default or batched.
+        pool: String,
+        /// CPU limit on each node, such as 0.5.
+        #[arg(long)]
+        cpus: Option<String>,
+        /// Whether it may use more while nothing else wants the CPU: true or false.
+        #[arg(long)]
+        burst: Option<String>,
+        /// Tasks each node may have claimed at once.
+        #[arg(long)]
+        permits: Option<String>,
+    },
 }
+
+/// `formwork dead …`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum DeadCommand {
+    /// List dead tasks, those of the newest submission first.
+    List {
+        #[command(flatten)]
+        filter: DeadFilter,
+        /// How many at most.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// The `next` of the list before.
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Run dead tasks again, oldest first, with their counters at zero. Needs a filter, or --all.
+    Redrive {
+        #[command(flatten)]
+        filter: DeadFilter,
+        /// Really all of them.
+        #[arg(long)]
+        all: bool,
+        /// Tasks at most; all that match when absent.
+        #[arg(long)]
+        limit: Option<u32>,
+    },
+}
+
+/// Which dead tasks.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeadFilter {
+    /// failed, exhausted or crashed.
+    #[arg(long)]
+    reason: Option<String>,
+    /// The code of the latest error.
+    #[arg(long)]
+    code: Option<String>,
+    /// high, default or batched.
+    #[arg(long)]
+    pool: Option<String>,
+    /// A form's id.
+    #[arg(long)]
+    form: Option<String>,
+    /// A step's name.
+    #[arg(long)]
+    step: Option<String>,
+    /// Died at this time or later, RFC 3339.
+    #[arg(long)]
+    from: Option<String>,
+    /// Died before this time, RFC 3339.
+    #[arg(long)]
+    until: Option<String>,
+}
+
+impl DeadFilter {
+    fn members(self) -> [(&'static str, Option<String>); 7] {
+        [
+            ("reason", self.reason),
+            ("code", self.code),
+            ("pool", self.pool),
+            ("form", self.form),
+            ("step", self.step),
+            ("from", self.from),
+            ("until", self.until),
+        ]
+    }
+}
+
+pub(crate) async fn dead(command: DeadCommand, global: &Global) -> Result<(), Failure> {
+    let client = Client::new(global)?;
+    match command {
+        DeadCommand::List { filter, limit, cursor } => {
+            let mut query = filter.members().to_vec();
+            query.extend([("limit", Some(limit.to_string())), ("cursor", cursor)]);
+            list(&client.get(&["dead-letters"], &query).await?, global)
+        }
+        DeadCommand::Redrive { filter, all, limit } => redrive(&client, filter, all, limit, global).await,
+    }
+}
+
+async fn redrive(
+    client: &Client,
+    filter: DeadFilter,
+    all: bool,
+    limit: Option<u32>,
+    global: &Global,
+) -> Result<(), Failure> {
+    let mut request = serde_json::Map::new();
+    for (name, value) in filter.members() {
+        if let Some(value) = value {
+            request.insert(name.into(), value.into());
+        }
+    }
+    request.insert("all".into(), all.into());
+    let (mut count, mut more) = (0_u64, true);
+    while more && limit.is_none_or(|limit| count < limit.into()) {
+        if let Some(limit) = limit {
+            request.insert("limit".into(), (u64::from(limit) - count).min(REDRIVE_TURN).into());
+        }
+        let post = client.request(Method::POST, &["dead-letters", "redrive"], &[]);
+        let (_, answer) = client.send(post.json(&request)).await?;
+        count += answer["count"].as_u64().unwrap_or(0);
+        more = answer["more"] == true;
+    }
+    if global.json {
+        print_json(&serde_json::json!({ "count": count, "more": more }))?;
+    } else {
+        print(&format!(
+            "{count} tasks run again{}",
+            if more { ", more match" } else { "" }
+        ))?;
+    }
+    Ok(())
+}
+
+/// Tasks one request of a redrive asks for: what the server takes in one transaction.
+const REDRIVE_TURN: u64 = formwork_store::limits::REDRIVE_TASKS as u64;
 
 pub(crate) async fn run(command: Command, global: &Global) -> Result<(), Failure> {
     let client = Client::new(global)?;
@@ -174,10 +315,63 @@ fn show(task: &Value, global: &Global) -> Result<(), Failure> {
 }
 
 pub(crate) async fn pools(command: PoolCommand, global: &Global) -> Result<(), Failure> {
-    let PoolCommand::List = command;
-    let answer = Client::new(global)?.get(&["pools"], &[]).await?;
+    let client = Client::new(global)?;
+    let (request, pool) = match command {
+        PoolCommand::List => return list_pools(&client.get(&["pools"], &[]).await?, global),
+        PoolCommand::Pause { pool } => (client.request(Method::POST, &["pools", &pool, "pause"], &[]), pool),
+        PoolCommand::Resume { pool } => (client.request(Method::POST, &["pools", &pool, "resume"], &[]), pool),
+        PoolCommand::Set {
+            pool,
+            cpus,
+            burst,
+            permits,
+        } => {
+            let given = [("cpus", cpus), ("burst", burst), ("permits", permits)];
+            let mut change = serde_json::Map::new();
+            for (name, text) in given {
+                if let Some(text) = text {
+                    change.insert(name.into(), control(name, &text)?);
+                }
+            }
+            let request = client.request(Method::PATCH, &["pools", &pool], &[]);
+            (request.json(&change), pool)
+        }
+    };
+    let (_, answer) = client.send(request).await?;
     if global.json {
         print_json(&answer)?;
+        return Ok(());
+    }
+    let set = |name: &str| match &answer[name] {
+        Value::Null => format!("{name} as configured"),
+        value => format!("{name} {value}"),
+    };
+    let state = if answer["paused"] == true {
+        "paused"
+    } else {
+        "claims tasks"
+    };
+    print(&format!(
+        "{pool}: {state}, {}, {}, {} (every node, within a second)",
+        set("cpus"),
+        set("burst"),
+        set("permits")
+    ))?;
+    Ok(())
+}
+
+/// A value as JSON; the server says whether it can be one.
+fn control(name: &str, text: &str) -> Result<Value, Failure> {
+    if text == "default" {
+        return Ok(Value::Null);
+    }
+    text.parse()
+        .map_err(|_| Failure::Usage(format!("--{name} takes a value or `default`, got `{text}`")))
+}
+
+fn list_pools(answer: &Value, global: &Global) -> Result<(), Failure> {
+    if global.json {
+        print_json(answer)?;
         return Ok(());
     }
     let mut table = Table::new(&[

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::ConfigError;
+use super::{ConfigError, Role};
 
 /// Names the folder of models, libraries and built plugins.
 pub const CACHE_VARIABLE: &str = "FORMWORK_CACHE";
@@ -89,7 +89,8 @@ pub(super) fn table(cache: &Path) -> Result<toml::Table, ConfigError> {
     let file = |path: &str, sha256: &str| json!({ "path": in_cache(path), "sha256": sha256 });
     let [tokenizer, tokenizer_sha256] = ENCODER_TOKENIZER;
     let tree = json!({
-        "store": STORE,
+        "roles": Role::ALL,
+        "store": STORE, "store_file": "", "redis": "", "redis_file": "",
         "http": {
             "listen": LISTEN, "token": "", "token_file": "",
             "body_limit_bytes": BODY_LIMIT_BYTES, "lines_limit_bytes": LINES_LIMIT_BYTES,

@@ -143,6 +143,11 @@ fn parse(text: &str, like: &Value) -> Result<Value, String> {
         Value::Integer(_) => text.trim().parse().map(Value::Integer).map_err(|_| wrong()),
         Value::Float(_) => text.trim().parse().map(Value::Float).map_err(|_| wrong()),
         Value::Boolean(_) => text.trim().parse().map(Value::Boolean).map_err(|_| wrong()),
+        // `FORMWORK_ROLES=api,high`: names need no brackets.
+        Value::Array(names) if names.iter().any(Value::is_str) && !text.trim_start().starts_with('[') => {
+            let names = text.split(',').map(|name| Value::String(name.trim().to_owned()));
+            Ok(Value::Array(names.collect()))
+        }
         _ => {
             let wrapped: Table = toml::from_str(&format!("value = {text}")).map_err(|_| wrong())?;
             let value = wrapped

@@ -8,6 +8,8 @@
 
 pub mod defaults;
 mod layers;
+mod roles;
+mod store_url;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,6 +21,9 @@ use formwork_inference::ModelSpec;
 use formwork_manifest::Grant;
 use formwork_scheduler::SchedulerOptions;
 use serde::{Deserialize, Serialize};
+
+pub use roles::{Role, Roles};
+pub use store_url::{StoreUrl, masked};
 
 /// Names the configuration file.
 pub const FILE_VARIABLE: &str = "FORMWORK_CONFIG";
@@ -78,9 +83,17 @@ pub enum ConfigError {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// What this process does: all of it, or one container's part.
+    pub roles: Roles,
     /// Where forms, submissions and tasks are kept: `sqlite:PATH`, and `?durability=interval` behind it to acknowledge
-    /// before the fsync.
+    /// before the fsync; or `mongodb://HOST/DATABASE?replicaSet=NAME` for many nodes.
     pub store: String,
+    /// A file that holds `store`; empty: none.
+    pub store_file: PathBuf,
+    /// The dispatch index of many nodes, `redis://HOST:PORT`; empty with an embedded store.
+    pub redis: String,
+    /// A file that holds `redis`; empty: none.
+    pub redis_file: PathBuf,
     /// The HTTP API.
     pub http: Http,
     /// What is logged, and how.
@@ -95,6 +108,15 @@ pub struct Config {
     pub models: Vec<ModelSpec>,
     /// The plugins that are loaded at start.
     pub plugins: Plugins,
+}
+
+impl Config {
+    /// Makes it one process with an embedded store in this file, for commands that bring the product up for a moment.
+    pub fn embed(&mut self, store: &Path) {
+        self.store = format!("sqlite:{}", store.display());
+        self.redis.clear();
+        self.roles = Roles::all();
+    }
 }
 
 /// The HTTP API. Sizes are bytes unless the name says otherwise.
@@ -181,10 +203,26 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Replaces the roles, as `serve --roles` does.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] when the store does not allow them.
+    pub fn set_roles(&mut self, roles: Roles) -> Result<(), ConfigError> {
+        self.config.roles = roles;
+        check(&self.config)
+    }
+
     /// All keys with their effective values as TOML, secrets masked.
     #[must_use]
     pub fn printed(&self) -> String {
         let mut table = self.effective.clone();
+        for key in ["store", "redis"] {
+            if let Some(url) = table.get_mut(key)
+                && let Some(text) = url.as_str()
+            {
+                *url = masked(text).into();
+            }
+        }
         if let Some(token) = table.get_mut("http").and_then(|http| http.get_mut("token"))
             && token.as_str() != Some("")
         {
@@ -230,7 +268,7 @@ pub fn load_with(
         layers::merge_file(&mut effective, path)?;
     }
     let mut warnings = layers::merge_environment(&mut effective, &environment)?;
-    read_token(&mut effective)?;
+    read_secrets(&mut effective)?;
     let config = typed(&effective)?;
     check(&config)?;
     if !config.http.listen.ip().is_loopback() && config.http.token.is_empty() {
@@ -277,28 +315,41 @@ fn typed(effective: &toml::Table) -> Result<Config, ConfigError> {
     })
 }
 
-fn read_token(effective: &mut toml::Table) -> Result<(), ConfigError> {
-    let Some(http) = effective.get_mut("http").and_then(toml::Value::as_table_mut) else {
-        return Ok(());
-    };
-    let text = |table: &toml::Table, key: &str| table.get(key).and_then(toml::Value::as_str).unwrap_or("").to_owned();
-    let file = text(http, "token_file");
-    if file.is_empty() {
-        return Ok(());
+/// Secrets that may come from a file instead, so that they are in no environment and no printed configuration: the
+/// table, the key, its default.
+const SECRETS: [(&str, &str, &str); 3] = [("http", "token", ""), ("", "store", defaults::STORE), ("", "redis", "")];
+
+fn read_secrets(effective: &mut toml::Table) -> Result<(), ConfigError> {
+    for (at, key, default) in SECRETS {
+        let table = match at {
+            "" => Some(&mut *effective),
+            at => effective.get_mut(at).and_then(toml::Value::as_table_mut),
+        };
+        let Some(table) = table else { continue };
+        let text = |key: &str| table.get(key).and_then(toml::Value::as_str).unwrap_or("").to_owned();
+        let file = text(&format!("{key}_file"));
+        if file.is_empty() {
+            continue;
+        }
+        let dotted = if at.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{at}.{key}")
+        };
+        let wrong = |message: String| ConfigError::Value {
+            from: "configuration".into(),
+            key: format!("{dotted}_file"),
+            message,
+        };
+        if text(key) != default {
+            return Err(wrong(format!("{dotted} is set too, keep one of them")));
+        }
+        let secret = std::fs::read_to_string(&file).map_err(|error| wrong(format!("reading {file}: {error}")))?;
+        if secret.trim().is_empty() {
+            return Err(wrong(format!("{file} is empty")));
+        }
+        table.insert(key.into(), secret.trim().into());
     }
-    let wrong = |message: String| ConfigError::Value {
-        from: "configuration".into(),
-        key: "http.token_file".into(),
-        message,
-    };
-    if !text(http, "token").is_empty() {
-        return Err(wrong("http.token is set too, keep one of them".into()));
-    }
-    let token = std::fs::read_to_string(&file).map_err(|error| wrong(format!("reading {file}: {error}")))?;
-    if token.trim().is_empty() {
-        return Err(wrong(format!("{file} is empty")));
-    }
-    http.insert("token".into(), token.trim().into());
     Ok(())
 }
 
@@ -337,53 +388,19 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             format!("must be {}, got {}", error.expected, error.value),
         );
     }
-    StoreUrl::parse(&config.store).map_err(|message| ConfigError::Value {
-        from: "configuration".into(),
-        key: "store".into(),
-        message,
-    })?;
-    Ok(())
-}
-
-/// What `store = "…"` says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreUrl {
-    /// The SQLite file.
-    pub path: PathBuf,
-    /// Acknowledge before the fsync (class `interval`).
-    pub interval: bool,
-}
-
-impl StoreUrl {
-    /// Reads `sqlite:PATH` or `sqlite:PATH?durability=sync|interval`.
-    ///
-    /// # Errors
-    /// What is wrong, for a person.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let Some(rest) = text.strip_prefix("sqlite:") else {
-            return Err(format!(
-                "`{text}` must be `sqlite:PATH`, for example `{}`",
-                defaults::STORE
-            ));
-        };
-        let (path, query) = rest
-            .split_once('?')
-            .map_or((rest, None), |(path, query)| (path, Some(query)));
-        if path.is_empty() {
-            return Err(format!("`{text}` names no file"));
+    match StoreUrl::parse(&config.store, &config.redis) {
+        Err((key, message)) => return wrong(key, message),
+        Ok(StoreUrl::Sqlite { .. }) if !config.roles.are_all() => {
+            return wrong(
+                "roles",
+                format!(
+                    "`{}` leaves work undone: an embedded store has one process, which does everything; \
+                     use `store = \"mongodb://…\"` for several",
+                    config.roles
+                ),
+            );
         }
-        let interval = match query {
-            None | Some("durability=sync") => false,
-            Some("durability=interval") => true,
-            Some(other) => {
-                return Err(format!(
-                    "unknown option `{other}`, expected durability=sync or durability=interval"
-                ));
-            }
-        };
-        Ok(Self {
-            path: path.into(),
-            interval,
-        })
+        Ok(_) => {}
     }
+    Ok(())
 }

@@ -139,6 +139,26 @@ fn check_media_type(headers: &HeaderMap, wanted: &str, fits: impl Fn(&str) -> bo
     }
 }
 
+/// Reads a body that is JSON of a known shape.
+///
+/// # Errors
+/// As [`read`], and [`Code::InvalidRequest`] with the place of what does not fit.
+pub(super) async fn typed<T: serde::de::DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+    limits: Limits,
+) -> Result<T, Problem> {
+    let text = read(headers, body, limits).await?;
+    let mut source = serde_json::Deserializer::from_str(&text);
+    serde_path_to_error::deserialize(&mut source).map_err(|error| {
+        let place = match error.path().to_string() {
+            root if root == "." => "body".to_owned(),
+            path => format!("body, at `{path}`"),
+        };
+        Problem::new(Code::InvalidRequest, format!("{place}: {}", error.inner()))
+    })
+}
+
 /// Reads a body of at most `limit` bytes, whatever it is.
 pub(super) async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
     let announced = headers

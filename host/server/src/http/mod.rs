@@ -7,6 +7,7 @@
 mod answers;
 mod auth;
 pub mod correlation;
+mod dead_letters;
 mod exports;
 mod forms;
 mod health;
@@ -30,7 +31,7 @@ use std::any::Any;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, get, patch, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use state::{App, Parts};
@@ -64,7 +65,12 @@ fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<App>)> {
         ("/v1/tasks/{id}", &["get"], get(tasks::get)),
         ("/v1/tasks/{id}/cancel", &["post"], post(tasks::cancel)),
         ("/v1/tasks/{id}/retry", &["post"], post(tasks::retry)),
+        ("/v1/dead-letters", &["get"], get(dead_letters::list)),
+        ("/v1/dead-letters/redrive", &["post"], post(dead_letters::redrive)),
         ("/v1/pools", &["get"], get(pools::list)),
+        ("/v1/pools/{pool}", &["patch"], patch(pools::change)),
+        ("/v1/pools/{pool}/pause", &["post"], post(pools::pause)),
+        ("/v1/pools/{pool}/resume", &["post"], post(pools::resume)),
         ("/v1/plugins", &["get", "post"], get(plugins::list).post(plugins::push)),
         ("/v1/plugins/{name}", &["get"], get(plugins::get)),
         ("/v1/models", &["get"], get(models::list)),
@@ -77,10 +83,13 @@ pub fn route_list() -> Vec<(&'static str, &'static [&'static str])> {
     routes().into_iter().map(|(path, methods, _)| (path, methods)).collect()
 }
 
-/// The API over these parts.
-pub fn router(app: App) -> Router {
+/// What a process without the role `api` serves: what an orchestrator asks of every container.
+const PROBES: [&str; 4] = ["/", "/livez", "/readyz", "/metrics"];
+
+/// The API over these parts; without `api` only what probes and scrapers ask.
+pub fn router(app: App, api: bool) -> Router {
     let mut router = Router::new();
-    for (path, _, route) in routes() {
+    for (path, _, route) in routes().into_iter().filter(|(path, ..)| api || PROBES.contains(path)) {
         router = router.route(path, route);
     }
     layered(router.fallback(not_found), app)

@@ -6,7 +6,7 @@ use axum::Json;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use super::{exports, forms, health, metrics, models, plugins, pools, submissions, tasks, validation};
+use super::{dead_letters, exports, forms, health, metrics, models, plugins, pools, submissions, tasks, validation};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -29,7 +29,7 @@ use super::{exports, forms, health, metrics, models, plugins, pools, submissions
         forms::list, forms::get, forms::put, forms::versions, forms::version, validation::one, validation::lines,
         submissions::create, submissions::list, submissions::get, exports::get,
         tasks::list, tasks::get, tasks::cancel, tasks::retry,
-        pools::list, plugins::list, plugins::push, plugins::get, models::list
+        dead_letters::list, dead_letters::redrive, pools::list, pools::change, pools::pause, pools::resume, plugins::list, plugins::push, plugins::get, models::list
     )
 )]
 struct Api;

@@ -1,14 +1,19 @@
 //! The pools: what waits in the store, and what this process's threads do.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use formwork_scheduler::{PoolStatus, Presence};
-use formwork_store::PoolStats;
-use serde::Serialize;
+use formwork_store::{PoolControl, PoolControlChange, PoolStats};
+use formwork_tasks::Pool;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::answers::List;
-use super::problem::Problem;
+use super::json_body::{self, Limits};
+use super::params::InPath;
+use super::problem::{Code, Problem, ProblemDocument};
 use super::state::App;
 use crate::clock;
 
@@ -120,4 +125,123 @@ pub(crate) async fn list(State(app): State<App>) -> Result<Json<List<PoolAnswer>
         items: items.collect(),
         next: None,
     }))
+}
+
+/// Largest body of a change, bytes.
+const BODY_BYTES: usize = 4 << 10;
+
+/// What an operator has set for a pool, on every node and across restarts; `null`: what each node's configuration says.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PoolControlAnswer {
+    /// The pool.
+    name: String,
+    /// Whether no task of it is claimed.
+    paused: bool,
+    /// CPU limit on each node, CPUs.
+    cpus: Option<f64>,
+    /// Whether it may use more while nothing else wants the CPU.
+    burst: Option<bool>,
+    /// Tasks each node may have claimed at once.
+    permits: Option<u32>,
+}
+
+/// What to change; a member that is absent stays, `null` goes back to the configuration.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PoolChange {
+    /// CPU limit on each node, CPUs.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<f64>)]
+    cpus: Option<Option<f64>>,
+    /// Whether it may use more while nothing else wants the CPU.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<bool>)]
+    burst: Option<Option<bool>>,
+    /// Tasks each node may have claimed at once.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u32>)]
+    permits: Option<Option<u32>>,
+}
+
+/// Tells `null` from a member that is not there.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(source: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(source).map(Some)
+}
+
+/// Claim no more tasks of a pool, on every node and across restarts; what runs goes on.
+#[utoipa::path(post, path = "/v1/pools/{pool}/pause", tag = "operation", params(("pool" = String, Path, description = "The pool")),
+    responses((status = 200, description = "What is set now", body = PoolControlAnswer),
+        (status = 404, description = "`unknown-pool`", body = ProblemDocument)))]
+pub(crate) async fn pause(
+    State(app): State<App>,
+    InPath(pool): InPath<String>,
+) -> Result<Json<PoolControlAnswer>, Problem> {
+    set_paused(&app, &pool, true).await
+}
+
+/// Claim tasks of a paused pool again.
+#[utoipa::path(post, path = "/v1/pools/{pool}/resume", tag = "operation", params(("pool" = String, Path, description = "The pool")),
+    responses((status = 200, description = "What is set now", body = PoolControlAnswer),
+        (status = 404, description = "`unknown-pool`", body = ProblemDocument)))]
+pub(crate) async fn resume(
+    State(app): State<App>,
+    InPath(pool): InPath<String>,
+) -> Result<Json<PoolControlAnswer>, Problem> {
+    set_paused(&app, &pool, false).await
+}
+
+async fn set_paused(app: &App, pool: &str, paused: bool) -> Result<Json<PoolControlAnswer>, Problem> {
+    let change = PoolControlChange {
+        paused: Some(paused),
+        ..PoolControlChange::default()
+    };
+    set(app, named(pool)?, change).await
+}
+
+/// Change what a pool may use, on every node and across restarts.
+#[utoipa::path(patch, path = "/v1/pools/{pool}", tag = "operation", params(("pool" = String, Path, description = "The pool")),
+    request_body = PoolChange,
+    responses((status = 200, description = "What is set now", body = PoolControlAnswer),
+        (status = 400, description = "`invalid-request`: a value is out of range", body = ProblemDocument),
+        (status = 404, description = "`unknown-pool`", body = ProblemDocument)))]
+pub(crate) async fn change(
+    State(app): State<App>,
+    InPath(pool): InPath<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<PoolControlAnswer>, Problem> {
+    let pool = named(&pool)?;
+    let bounds = Limits {
+        bytes: BODY_BYTES,
+        depth: app.http.json_depth,
+    };
+    let PoolChange { cpus, burst, permits } = json_body::typed(&headers, body, bounds).await?;
+    let change = PoolControlChange {
+        paused: None,
+        cpus,
+        burst,
+        permits,
+    };
+    let wanted = change.applied_to(PoolControl::default());
+    app.scheduler
+        .limits_under(pool, &wanted)
+        .map_err(|error| Problem::new(Code::InvalidRequest, error.to_string()))?;
+    set(&app, pool, change).await
+}
+
+async fn set(app: &App, pool: Pool, change: PoolControlChange) -> Result<Json<PoolControlAnswer>, Problem> {
+    let control = app.store.set_pool_control(pool, change, clock::now()).await?;
+    tracing::info!(%pool, ?control, "pool control set");
+    Ok(Json(PoolControlAnswer {
+        name: pool.to_string(),
+        paused: control.paused,
+        cpus: control.cpus,
+        burst: control.burst,
+        permits: control.permits,
+    }))
+}
+
+fn named(pool: &str) -> Result<Pool, Problem> {
+    pool.parse()
+        .map_err(|error: formwork_tasks::UnknownPool| Problem::new(Code::UnknownPool, error.to_string()))
 }

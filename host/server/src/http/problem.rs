@@ -81,6 +81,8 @@ codes! {
     UnknownSubmission "unknown-submission" NOT_FOUND "The submission does not exist" false;
     /// No task has this id.
     UnknownTask "unknown-task" NOT_FOUND "The task does not exist" false;
+    /// There are three pools: `high`, `default` and `batched`.
+    UnknownPool "unknown-pool" NOT_FOUND "The pool does not exist" false;
     /// No plugin of this name is installed.
     UnknownPlugin "unknown-plugin" NOT_FOUND "The plugin does not exist" false;
     /// The path exists and does not take this method; the `Allow` header lists those it takes.
@@ -265,6 +267,13 @@ impl From<formwork_store::Error> for Problem {
             Error::Full { .. } => {
                 tracing::error!(%error, "the store's disk is full");
                 Self::new(Code::StorageFull, "the disk is full, nothing was recorded")
+            }
+            Error::Unavailable { .. } => {
+                tracing::warn!(%error, "the database cannot be reached");
+                Self::new(
+                    Code::Unavailable,
+                    "the database cannot be reached now, send the request again with the same Idempotency-Key",
+                )
             }
             Error::Closed => Self::new(Code::Unavailable, "the server is stopping"),
             Error::Fatal(_) => {

@@ -58,12 +58,26 @@ pub(crate) async fn list(
     }))
 }
 
-fn parsed<T: std::str::FromStr>(text: Option<String>) -> Result<Option<T>, Problem>
+pub(super) fn parsed<T: std::str::FromStr>(text: Option<String>) -> Result<Option<T>, Problem>
 where
     T::Err: std::fmt::Display,
 {
     let invalid = |error: T::Err| Problem::new(Code::InvalidRequest, format!("query: {error}"));
     text.map(|text| text.parse().map_err(invalid)).transpose()
+}
+
+/// A point in time of a request.
+pub(super) fn time(name: &str, text: Option<String>) -> Result<Option<formwork_tasks::Millis>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let invalid = || {
+        let shown: String = text.chars().take(64).collect();
+        let detail = format!(
+            "{name}: `{}` is no RFC 3339 time such as 2026-01-31T12:00:00Z",
+            shown.escape_debug()
+        );
+        Problem::new(Code::InvalidRequest, detail)
+    };
+    clock::parse_rfc3339(&text).map(Some).ok_or_else(invalid)
 }
 
 /// A task with its output and history.

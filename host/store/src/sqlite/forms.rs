@@ -1,12 +1,11 @@
 //! Forms and their versions.
 
 use super::{
-    cursor,
     failure::sql,
     rows::{all, decode, one},
     writer::Write,
 };
-use crate::{FormSummary, FormVersion, NewForm, Page, Paged, PutForm, Result};
+use crate::{FormSummary, FormVersion, NewForm, Page, Paged, PutForm, Result, paging};
 use formwork_tasks::{Millis, Plan};
 use rusqlite::{Connection, Row, params};
 
@@ -68,10 +67,10 @@ pub(super) fn list(connection: &Connection, page: &Page) -> Result<Paged<FormSum
          WHERE id > ?1
            AND version = (SELECT max(version) FROM forms AS other WHERE other.id = form.id)
          ORDER BY id LIMIT ?2",
-        params![page.after.as_deref().unwrap_or(""), cursor::fetch(page)],
+        params![page.after.as_deref().unwrap_or(""), paging::fetch(page)],
         summary,
     )?;
-    Ok(cursor::paged(page, items, |form| form.id.clone()))
+    Ok(paging::paged(page, items, |form| form.id.clone()))
 }
 
 /// Every version of a form, oldest first.

@@ -11,7 +11,6 @@
 
 mod connection;
 mod controls;
-mod cursor;
 mod effects;
 mod failure;
 mod forms;

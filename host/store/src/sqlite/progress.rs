@@ -1,7 +1,7 @@
 //! How far running tasks are, as their heartbeats told.
 
-use super::{rows::change, work::cut, writer::Write};
-use crate::{NewProgress, Result, TaskId, limits};
+use super::{rows::change, writer::Write};
+use crate::{NewProgress, Result, TaskId, TaskProgress};
 use formwork_tasks::{Millis, RunLease};
 use rusqlite::params;
 
@@ -14,7 +14,7 @@ pub(super) fn record(
     progress: &NewProgress,
     now: Millis,
 ) -> Result<()> {
-    let fraction = progress.fraction.filter(|fraction| (0.0..=1.0).contains(fraction));
+    let kept = TaskProgress::kept(progress, now);
     change(
         write.connection,
         "INSERT INTO task_progress (submission, step, run_lease, fraction, message, at)
@@ -25,9 +25,9 @@ pub(super) fn record(
             id.submission.to_string(),
             id.step,
             lease.0,
-            fraction,
-            cut(&progress.message, limits::PROGRESS_MESSAGE_BYTES),
-            now.0
+            kept.fraction,
+            kept.message,
+            kept.at.0
         ],
     )?;
     Ok(())

@@ -4,11 +4,10 @@
 //! partial index of a rare state, or the submissions of a form, or all tasks from the newest one.
 
 use super::{
-    cursor,
     rows::{all, lifecycle_columns, one, task_id},
     views::{task_columns, task_summary},
 };
-use crate::{Page, Paged, Result, TaskFilter, TaskId, TaskSummary, limits};
+use crate::{Page, Paged, Result, TaskFilter, TaskId, TaskSummary, limits, paging};
 use formwork_tasks::State;
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
@@ -77,7 +76,7 @@ impl Conditions {
 pub(super) fn tasks(connection: &Connection, filter: &TaskFilter, page: &Page) -> Result<Paged<TaskSummary>> {
     let path = access_path(connection, filter)?;
     let mut conditions = Conditions::default();
-    if let Some(after) = cursor::after::<TaskId>(page)? {
+    if let Some(after) = paging::after::<TaskId>(page)? {
         let submission = conditions.value(after.submission.to_string());
         let step = conditions.value(after.step);
         conditions
@@ -94,7 +93,7 @@ pub(super) fn tasks(connection: &Connection, filter: &TaskFilter, page: &Page) -
             _ => "tasks.form",
         },
     );
-    let limit = conditions.value(cursor::fetch(page));
+    let limit = conditions.value(paging::fetch(page));
     let mut condition = conditions.joined();
     let (from, order) = match path {
         AccessPath::State(state) => {
@@ -124,17 +123,13 @@ pub(super) fn tasks(connection: &Connection, filter: &TaskFilter, page: &Page) -
         params_from_iter(conditions.values),
         task_summary,
     )?;
-    Ok(cursor::paged(page, items, |task| task.id.to_string()))
+    Ok(paging::paged(page, items, |task| task.id.to_string()))
 }
 
-/// Dead tasks that match, oldest submission first; at most `limit`.
+/// Dead tasks that match a filter of such, oldest submission first; at most `limit`.
 pub(super) fn dead(connection: &Connection, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskId>> {
     let mut conditions = Conditions::default();
-    let filter = TaskFilter {
-        state: Some(State::Dead),
-        ..filter.clone()
-    };
-    conditions.add(&filter, "tasks.form");
+    conditions.add(filter, "tasks.form");
     let limit = conditions.value(limit);
     let statement = format!(
         "SELECT submission, step FROM tasks INDEXED BY tasks_dead WHERE {}

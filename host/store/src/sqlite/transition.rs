@@ -1,47 +1,36 @@
 //! Moving one task: the row, its history line and its counter always change together.
 
 use super::{
-    rows::{change, lifecycle, lifecycle_columns, one, pool},
+    rows::{change, lifecycle, lifecycle_columns, one, pool, priority},
     writer::Write,
 };
-use crate::{Result, StoreEvent, TaskError, TaskId};
-use formwork_tasks::{Actor, Change, Command, Lifecycle, Millis, Pool, Refusal, State};
+use crate::{
+    Result, TaskError, TaskEvent, TaskId,
+    record::{Applied, TaskRecord},
+};
+use formwork_tasks::{Change, Command, Millis, Refusal, State};
 use rusqlite::{Connection, params};
 
-/// The part of a task's row that changes, and what is needed to change it.
-pub(super) struct TaskRow {
-    pub(super) id: TaskId,
-    pub(super) pool: Pool,
-    pub(super) form: String,
-    pub(super) form_version: u32,
-    pub(super) step_name: String,
-    pub(super) lifecycle: Lifecycle,
-    pub(super) worker: Option<String>,
-    pub(super) started_at: Option<i64>,
-    pub(super) finished_at: Option<i64>,
-    pub(super) error: Option<TaskError>,
-    events: u32,
-}
-
 /// Loads a task's row.
-pub(super) fn load(connection: &Connection, id: TaskId) -> Result<Option<TaskRow>> {
+pub(super) fn load(connection: &Connection, id: TaskId) -> Result<Option<TaskRecord>> {
     one(
         connection,
         concat!(
             "SELECT ",
             lifecycle_columns!(),
             ", pool, form, form_version, step_name, worker, started_at, finished_at,
-               error_code, error_message, events
+               error_code, error_message, events, priority
              FROM tasks WHERE submission = ?1 AND step = ?2"
         ),
         params![id.submission.to_string(), id.step],
         |row| {
             let code: Option<String> = row.get(17)?;
             let message: Option<String> = row.get(18)?;
-            Ok(TaskRow {
+            Ok(TaskRecord {
                 id,
                 lifecycle: lifecycle(row, 0)?,
                 pool: pool(row, 10)?,
+                priority: priority(row, 20)?,
                 form: row.get(11)?,
                 form_version: row.get(12)?,
                 step_name: row.get(13)?,
@@ -62,55 +51,25 @@ pub(super) fn load(connection: &Connection, id: TaskId) -> Result<Option<TaskRow
 /// the reason in the history.
 pub(super) fn apply(
     write: &mut Write<'_>,
-    task: &mut TaskRow,
+    task: &mut TaskRecord,
     command: Command,
     now: Millis,
     detail: Option<&str>,
 ) -> Result<Result<Change, Refusal>> {
-    let done = match task.lifecycle.apply(command, now) {
-        Ok(done) => done,
+    let applied = match task.apply(command, now, detail) {
+        Ok(applied) => applied,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let Change::Moved(moved) = done else {
-        save(write.connection, task)?;
-        return Ok(Ok(done));
-    };
-    match moved.to {
-        State::Running => {
-            task.started_at = Some(now.0);
-            task.finished_at = None;
-        }
-        to if to.is_terminal() => task.finished_at = Some(now.0),
-        _ => task.finished_at = None,
-    }
-    task.events += 1;
     save(write.connection, task)?;
-    let who = match (moved.actor, &task.worker) {
-        (Actor::Worker, Some(worker)) => format!("worker:{worker}"),
-        (actor, _) => actor.as_str().to_owned(),
-    };
-    let why = match detail {
-        Some(detail) => format!("{}: {detail}", moved.why),
-        None => moved.why.to_owned(),
-    };
-    record(
-        write.connection,
-        task.id,
-        task.events,
-        now,
-        &who,
-        Some(moved.from),
-        task,
-        &why,
-    )?;
-    write.effects.count(task.pool, Some(moved.from), moved.to);
-    if moved.to == State::Available {
-        write.effects.tell(StoreEvent::TasksAvailable { pool: task.pool });
+    let done = applied.change();
+    if let Applied::Moved(moved, line) = applied {
+        record(write.connection, task.id, &line)?;
+        write.effects.moved(task.pool, Some(moved.from), moved.to);
     }
     Ok(Ok(done))
 }
 
-fn save(connection: &Connection, task: &TaskRow) -> Result<()> {
+fn save(connection: &Connection, task: &TaskRecord) -> Result<()> {
     let life = &task.lifecycle;
     let changed = change(
         connection,
@@ -144,17 +103,7 @@ fn save(connection: &Connection, task: &TaskRow) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "one history line has this many columns")]
-fn record(
-    connection: &Connection,
-    id: TaskId,
-    sequence: u32,
-    now: Millis,
-    who: &str,
-    from: Option<State>,
-    task: &TaskRow,
-    why: &str,
-) -> Result<()> {
+fn record(connection: &Connection, id: TaskId, line: &TaskEvent) -> Result<()> {
     change(
         connection,
         "INSERT INTO task_events
@@ -163,13 +112,13 @@ fn record(
         params![
             id.submission.to_string(),
             id.step,
-            sequence,
-            now.0,
-            who,
-            from.map(State::as_str),
-            task.lifecycle.state.as_str(),
-            task.lifecycle.run_lease.0,
-            why,
+            line.sequence,
+            line.at.0,
+            line.who,
+            line.from.map(State::as_str),
+            line.to.as_str(),
+            line.run_lease.0,
+            line.why,
         ],
     )?;
     Ok(())
@@ -185,19 +134,7 @@ pub(super) fn create(
     priority: formwork_tasks::Priority,
     now: Millis,
 ) -> Result<()> {
-    let task = TaskRow {
-        id,
-        pool: step.pool,
-        form: form.to_owned(),
-        form_version,
-        step_name: step.name.clone(),
-        lifecycle: Lifecycle::new(now),
-        worker: None,
-        started_at: None,
-        finished_at: None,
-        error: None,
-        events: 1,
-    };
+    let (task, line) = TaskRecord::create(id, form, form_version, step, priority, now);
     change(
         write.connection,
         "INSERT INTO tasks (submission, step, step_name, form, form_version, pool, priority,
@@ -211,14 +148,12 @@ pub(super) fn create(
             task.form,
             task.form_version,
             task.pool.as_str(),
-            priority.level(),
+            task.priority.level(),
             task.lifecycle.state.as_str(),
             now.0,
         ],
     )?;
-    let who = Actor::Pipeline.as_str();
-    record(write.connection, id, 1, now, who, None, &task, "created")?;
-    write.effects.count(task.pool, None, State::Available);
-    write.effects.tell(StoreEvent::TasksAvailable { pool: task.pool });
+    record(write.connection, id, &line)?;
+    write.effects.moved(task.pool, None, State::Available);
     Ok(())
 }

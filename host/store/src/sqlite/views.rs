@@ -1,7 +1,6 @@
 //! Reading submissions, tasks, payloads and exports.
 
 use super::{
-    cursor,
     rows::{
         LIFECYCLE_COLUMNS, all, decode, lifecycle, lifecycle_columns, maybe_millis, one, parsed, pool, priority,
         task_id, verdict,
@@ -10,7 +9,7 @@ use super::{
 };
 use crate::{
     Claimed, Error, ExportRow, Page, Paged, Provenance, Result, StepOutput, SubmissionId, SubmissionSummary,
-    SubmissionView, TaskError, TaskEvent, TaskId, TaskOutput, TaskProgress, TaskSummary, TaskView, limits,
+    SubmissionView, TaskError, TaskEvent, TaskId, TaskOutput, TaskProgress, TaskSummary, TaskView, limits, paging,
 };
 use formwork_tasks::{Millis, RunLease, SubmissionStatus};
 use rusqlite::{Connection, Row, params};
@@ -142,8 +141,8 @@ pub(super) fn submissions(
     form: Option<&str>,
     page: &Page,
 ) -> Result<Paged<SubmissionSummary>> {
-    let before = cursor::after::<SubmissionId>(page)?.map(|id| id.to_string());
-    let fetch = cursor::fetch(page);
+    let before = paging::after::<SubmissionId>(page)?.map(|id| id.to_string());
+    let fetch = paging::fetch(page);
     let bound = "(?1 IS NULL OR id < ?1)";
     let items = match form {
         Some(form) => all(
@@ -166,7 +165,7 @@ pub(super) fn submissions(
             submission_summary,
         )?,
     };
-    Ok(cursor::paged(page, items, |submission| submission.id.to_string()))
+    Ok(paging::paged(page, items, |submission| submission.id.to_string()))
 }
 
 /// One task with its output.

@@ -4,14 +4,14 @@ use super::{
     progress,
     rows::{all, change, task_id},
     submissions::settle,
-    transition::{self, TaskRow},
+    transition,
     writer::Write,
 };
 use crate::{
-    Beat, Error, Failure, HeartbeatReply, Provenance, Reaped, ReapedAs, Record, Result, TaskError, TaskId, TaskResult,
-    limits,
+    Beat, Error, Failure, HeartbeatReply, Provenance, Reaped, Record, Result, TaskError, TaskId, TaskResult, limits,
+    record::TaskRecord,
 };
-use formwork_tasks::{Change, Command, Millis, Pool, Refusal, RunLease, State};
+use formwork_tasks::{Change, Command, Millis, Pool, Refusal, RunLease};
 use rusqlite::params;
 
 /// The statement that finds what to claim. It walks the partial index from its start, so its cost is that of
@@ -168,16 +168,13 @@ pub(super) fn fail(
     let Some(mut task) = transition::load(write.connection, id)? else {
         return Ok(Record::Stale);
     };
-    let code = cut(&failure.code, limits::ERROR_CODE_BYTES);
-    task.error = Some(TaskError {
-        code: code.to_owned(),
-        message: cut(&failure.message, limits::ERROR_MESSAGE_BYTES).to_owned(),
-    });
+    let error = TaskError::cut(&failure.code, &failure.message);
+    task.error = Some(error.clone());
     let command = Command::Fail {
         lease,
         disposition: failure.disposition,
     };
-    if transition::apply(write, &mut task, command, now, Some(code))?.is_err() {
+    if transition::apply(write, &mut task, command, now, Some(&error.code))?.is_err() {
         return Ok(Record::Stale);
     }
     let run = Run {
@@ -216,11 +213,7 @@ pub(super) fn reap(write: &mut Write<'_>, now: Millis, max_crashes: u32) -> Resu
         let mut task = present(write, id)?;
         let command = Command::Expire { max_crashes };
         must(transition::apply(write, &mut task, command, now, None)?, id)?;
-        let outcome = match task.lifecycle.state {
-            State::Dead => ReapedAs::Dead,
-            State::Cancelled => ReapedAs::Cancelled,
-            _ => ReapedAs::Recovered,
-        };
+        let outcome = task.reaped_as();
         if task.lifecycle.state.is_terminal() {
             settle(write, id.submission, now)?;
         }
@@ -257,7 +250,7 @@ fn record_run(write: &mut Write<'_>, id: TaskId, run: Run<'_>) -> Result<()> {
 }
 
 /// A task that an index has just named.
-fn present(write: &Write<'_>, id: TaskId) -> Result<TaskRow> {
+fn present(write: &Write<'_>, id: TaskId) -> Result<TaskRecord> {
     transition::load(write.connection, id)?.ok_or_else(|| Error::backend("read task", format!("no task {id}")))
 }
 
@@ -266,9 +259,4 @@ fn must(result: Result<Change, Refusal>, id: TaskId) -> Result<()> {
     result
         .map(drop)
         .map_err(|refusal| Error::backend("move task", format!("{id}: {refusal}")))
-}
-
-/// The longest prefix of at most `bytes` bytes that ends between characters.
-pub(super) fn cut(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
 }

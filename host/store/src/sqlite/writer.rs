@@ -7,8 +7,8 @@
 //! transaction per write on a connection pool: SQLite has one writer anyhow, and every write would pay
 //! its own fsync.
 
-use super::{connection::Durability, effects::Effects, failure::sql, lock::FileLock, plans::Plans};
-use crate::{Error, Result, StoreEvent, limits, metrics};
+use super::{connection::Durability, effects::write_counts, failure::sql, lock::FileLock, plans::Plans};
+use crate::{Error, Result, StoreEvent, effects::Effects, limits, metrics};
 use rusqlite::{Connection, wal::CheckpointMode};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -360,7 +360,7 @@ impl Committer {
             }
             run("RELEASE one_write")?;
         }
-        all.write_counts(connection)?;
+        write_counts(connection, &all)?;
         run("COMMIT")?;
         Ok(all)
     }

@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
     let mut loaded =
         crate::cli::load_config(options.config.as_deref()).map_err(|error| Failure::Usage(error.to_string()))?;
     let scratch = tempfile::tempdir_in(".").or_else(|_| tempfile::tempdir())?;
-    loaded.config.store = format!("sqlite:{}", scratch.path().join("bench.db").display());
+    loaded.config.embed(&scratch.path().join("bench.db"));
     loaded.config.http.listen.set_port(0);
     loaded.config.log.filter = "warn".into();
     crate::logging::start_for_tools(&loaded.config.log);

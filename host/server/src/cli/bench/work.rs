@@ -133,7 +133,7 @@ pub(crate) fn scratch(options: &Shared) -> Result<Scratch, Failure> {
         .config;
     // Beside the caller's files: a store in a memory file system would make fsync free.
     let folder = tempfile::tempdir_in(".").or_else(|_| tempfile::tempdir())?;
-    config.store = format!("sqlite:{}", folder.path().join("bench.db").display());
+    config.embed(&folder.path().join("bench.db"));
     config.http.listen.set_port(0);
     config.http.token.clear();
     config.log.filter = "warn".into();

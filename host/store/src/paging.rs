@@ -1,10 +1,10 @@
-//! Paging: one item more than asked is fetched, to know whether there is a next page.
+//! Paging, the same over every backend: one item more than asked is fetched, to know whether there is a next page.
 
 use crate::{Error, Page, Paged, Result, limits};
 use std::str::FromStr;
 
 /// How many rows to fetch for a page.
-pub(super) fn fetch(page: &Page) -> u32 {
+pub(crate) fn fetch(page: &Page) -> u32 {
     size(page) + 1
 }
 
@@ -13,7 +13,7 @@ fn size(page: &Page) -> u32 {
 }
 
 /// Cuts fetched rows to the page and makes the cursor of the next one.
-pub(super) fn paged<T>(page: &Page, mut items: Vec<T>, key: impl Fn(&T) -> String) -> Paged<T> {
+pub(crate) fn paged<T>(page: &Page, mut items: Vec<T>, key: impl Fn(&T) -> String) -> Paged<T> {
     let size = size(page) as usize;
     let more = items.len() > size;
     items.truncate(size);
@@ -22,7 +22,7 @@ pub(super) fn paged<T>(page: &Page, mut items: Vec<T>, key: impl Fn(&T) -> Strin
 }
 
 /// The cursor as the key it was made of.
-pub(super) fn after<K>(page: &Page) -> Result<Option<K>>
+pub(crate) fn after<K>(page: &Page) -> Result<Option<K>>
 where
     K: FromStr,
     K::Err: std::fmt::Display,
