@@ -25,7 +25,7 @@ ifeq ($(shell command -v cargo 2>/dev/null),)
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 endif
 
-PLUGINS := validate classify extract export
+PLUGINS := validate classify extract respond export
 FORMWORK := $(CARGO_TARGET_DIR)/release/formwork
 CARGO_FLAGS := --release --locked --workspace
 

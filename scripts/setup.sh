@@ -83,7 +83,7 @@ find_missing_packages() {
   require_packages libclang-dev
   guest_target_installed || require_packages rustc-web rust-web-src lld-22 wasi-libc
   if [[ $servers == yes ]]; then
-    # As a program, not as the machine's service: where it is missing, the service that the package starts is stopped.
+    # As a program: the tests start their own, and leave alone the service that the package starts.
     has redis-server || require_packages redis-server
     has python3 || require_packages python3
   fi

@@ -69,6 +69,8 @@ pub struct CallContext {
     /// Whose CPU this is: a guest whose budget is overdrawn is parked at the end of an epoch until there is credit
     /// again, inference waits likewise. Being parked is waiting: it counts towards wall time, not towards CPU time.
     pub budget: Option<Arc<dyn CpuBudget>>,
+    /// The form that the call is made for: a metrics label of its inference.
+    pub form: Option<Arc<str>>,
     /// Stands in the plugin's log lines.
     pub correlation_id: String,
     /// Gets the plugin's progress.
@@ -84,6 +86,9 @@ pub struct Report<T> {
     pub usage: Usage,
     /// The models that answered it.
     pub models: Vec<ModelId>,
+    /// The stable code of the last inference error the plugin got, such as `busy` or `unknown-model`: what lies behind an
+    /// answer of `unavailable`.
+    pub inference_error: Option<&'static str>,
 }
 
 impl<T> Report<T> {
@@ -92,6 +97,7 @@ impl<T> Report<T> {
             result: self.result.map(map),
             usage: self.usage,
             models: self.models,
+            inference_error: self.inference_error,
         }
     }
 }
@@ -196,6 +202,7 @@ pub(crate) async fn drive<T>(
         result,
         usage: meter.usage(),
         models: meter.models(),
+        inference_error: meter.inference_error(),
     }
 }
 

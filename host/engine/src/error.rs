@@ -223,6 +223,9 @@ pub enum CallError {
     /// The plugin's answer breaks the contract, for example a span outside its text.
     #[error("the plugin's answer is wrong: {0}")]
     BadAnswer(String),
+    /// There is an answer, and it is less sure than the caller accepts; says how much.
+    #[error("{0}")]
+    LowConfidence(String),
     /// The host could not run the call: no free slot, or a fault of its own. Trying again may help.
     #[error("the host could not run the plugin: {0}")]
     Host(String),
@@ -247,6 +250,7 @@ impl CallError {
             Self::Cancelled => "cancelled",
             Self::DeadlineExceeded => "deadline-exceeded",
             Self::BadAnswer(_) => "bad-answer",
+            Self::LowConfidence(_) => "low-confidence",
             Self::Host(_) => "host",
         }
     }
@@ -257,7 +261,7 @@ impl CallError {
             Self::Plugin(error) => error.case == "unavailable",
             Self::DeadlineExceeded | Self::Host(_) => true,
             Self::Limit(exceeded) => exceeded.limit == crate::Limit::WallMs,
-            Self::Trap(_) | Self::Cancelled | Self::BadAnswer(_) => false,
+            Self::Trap(_) | Self::Cancelled | Self::BadAnswer(_) | Self::LowConfidence(_) => false,
         }
     }
 }

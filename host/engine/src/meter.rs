@@ -52,6 +52,7 @@ pub(crate) struct Meter {
     handles_peak: AtomicU64,
     exceeded: OnceLock<LimitExceeded>,
     models: Mutex<Vec<ModelId>>,
+    inference_error: Mutex<Option<&'static str>>,
 }
 
 impl Meter {
@@ -70,6 +71,7 @@ impl Meter {
             handles_peak: AtomicU64::new(0),
             exceeded: OnceLock::new(),
             models: Mutex::new(Vec::new()),
+            inference_error: Mutex::new(None),
         })
     }
 
@@ -166,6 +168,16 @@ impl Meter {
 
     pub(crate) fn models(&self) -> Vec<ModelId> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers why inference refused the call something; the last one counts, since it is what the guest could not
+    /// go on without.
+    pub(crate) fn inference_failed(&self, code: &'static str) {
+        *self.inference_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+    }
+
+    pub(crate) fn inference_error(&self) -> Option<&'static str> {
+        *self.inference_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn grow(&self, bytes: u64) -> bool {

@@ -54,6 +54,9 @@ impl State {
                 cancel: context.cancel.clone(),
                 owner: context.owner.clone(),
                 budget: context.budget.clone(),
+                form: context.form.clone(),
+                // All pools alike until the pool says how urgent its work is.
+                priority: formwork_inference::Priority::default(),
             },
             meter: Arc::clone(&meter),
             plugin,

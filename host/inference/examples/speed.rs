@@ -14,7 +14,7 @@ async fn main() -> Outcome<()> {
     let rounds: u32 = std::env::args().nth(1).map_or(Ok(100), |rounds| rounds.parse())?;
     let options = Options {
         onnxruntime: cache()?.join("lib/libonnxruntime.so"),
-        embedding_cache_entries: 0,
+        embedding_cache_bytes: 0,
         ..Options::default()
     };
     println!("threads                        {}", options.threads);
@@ -23,7 +23,7 @@ async fn main() -> Outcome<()> {
         println!(
             "{:<30} load {} ms, file {} MB, memory +{} MB",
             model.id.name,
-            model.load.as_millis(),
+            model.load_time.unwrap_or_default().as_millis(),
             model.file_bytes / 1_000_000,
             model.memory_bytes / 1_000_000
         );
@@ -124,12 +124,7 @@ fn models() -> Outcome<Vec<ModelSpec>> {
             sha256: sha256.to_owned(),
         })
     };
-    let model = |name: &str, task, file| ModelSpec {
-        name: name.to_owned(),
-        version: "1".to_owned(),
-        task,
-        file,
-    };
+    let model = |name: &str, task, file| ModelSpec::new(name, "1", task, file).at_start();
     Ok(vec![
         model(
             "minilm",

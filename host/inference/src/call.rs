@@ -20,6 +20,24 @@ pub struct CallContext {
     pub owner: String,
     /// Whose CPU the work is; `None`: nobody's, without a limit.
     pub budget: Option<Arc<dyn CpuBudget>>,
+    /// The form that the call is made for, a metrics label; forms beyond [`crate::limits::FORM_LABELS`] are counted together.
+    pub form: Option<Arc<str>>,
+    /// Whose step comes first where several wait for one model.
+    pub priority: Priority,
+}
+
+/// How much of a model's time a call gets while others want it too: a high one sixteen times, a normal
+/// one four times what a low one gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Priority {
+    /// Work that can wait.
+    Low,
+    /// The usual.
+    #[default]
+    Normal,
+    /// Somebody waits for the answer.
+    High,
 }
 
 impl CallContext {
@@ -56,6 +74,8 @@ impl CallContext {
             cancel: self.cancel.child_token(),
             owner: self.owner.clone(),
             budget: self.budget.clone(),
+            form: self.form.clone(),
+            priority: self.priority,
         }
     }
 }

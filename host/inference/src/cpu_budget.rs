@@ -16,8 +16,8 @@ use nix::time::{ClockId, clock_gettime};
 use crate::call::CallContext;
 use crate::error::Error;
 
-/// How long a worker that waits for credit sleeps between two looks at cancellation and deadline.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How long a worker whose callers all wait for credit sleeps between two looks at cancellation and deadline.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// The CPU account of whoever calls. What implements it knows the limit.
 pub trait CpuBudget: Debug + Send + Sync {
@@ -47,19 +47,9 @@ impl CallContext {
         }
     }
 
-    /// [`Self::credit`] for the thread of a worker; `wanted` says when the call no longer is.
-    pub(crate) fn wait_for_credit(&self, wanted: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
-        wanted()?;
-        let Some(budget) = &self.budget else {
-            return Ok(());
-        };
-        while let Some(wait) = budget.overdrawn() {
-            let wait = wait.min(LOOK_EVERY);
-            std::thread::sleep(wait);
-            budget.stood_still(wait);
-            wanted()?;
-        }
-        Ok(())
+    /// About how long until the caller may use CPU again; `None` when it may now.
+    pub(crate) fn overdrawn(&self) -> Option<Duration> {
+        self.budget.as_ref()?.overdrawn()
     }
 
     /// Runs a native step and charges its CPU time to the caller. Native threads work in step, so the calling
@@ -68,12 +58,17 @@ impl CallContext {
         let Some(budget) = &self.budget else {
             return step();
         };
-        let began = thread_cpu();
-        let result = step();
-        let used = thread_cpu().saturating_sub(began);
+        let (result, used) = measured(step);
         budget.charge(used * u32::try_from(threads).unwrap_or(1).max(1));
         result
     }
+}
+
+/// Runs a native step; answers the CPU time that this thread used for it.
+pub(crate) fn measured<T>(step: impl FnOnce() -> T) -> (T, Duration) {
+    let began = thread_cpu();
+    let result = step();
+    (result, thread_cpu().saturating_sub(began))
 }
 
 /// CPU time of the current thread.

@@ -84,6 +84,37 @@ pub enum Error {
         /// How many calls may wait.
         limit: usize,
     },
+    /// The model is not loaded and finds no memory: what is loaded is in use or pinned, or the model is larger than all that
+    /// models may take. Retry later, or change what the text names.
+    #[error("{}", no_memory(.model, *.needed, *.budget, .held_by))]
+    Memory {
+        /// The model's name.
+        model: String,
+        /// Bytes it needs.
+        needed: u64,
+        /// Bytes that all models may take.
+        budget: u64,
+        /// The loaded models that could not make room.
+        held_by: Vec<String>,
+    },
+    /// The model could not be loaded a short while ago, and it is too early to try again.
+    #[error("model {model} could not be loaded, to be tried again in {retry_seconds} s: {reason}")]
+    LoadFailed {
+        /// The model's name.
+        model: String,
+        /// Why, as the first call heard it.
+        reason: String,
+        /// When a call will try again, in seconds from now.
+        retry_seconds: u64,
+    },
+    /// The model cannot be unloaded: calls are using it.
+    #[error("model {model} is in use by {calls} calls: try again when they are done")]
+    InUse {
+        /// The model's name.
+        model: String,
+        /// How many.
+        calls: usize,
+    },
     /// The call's deadline passed; the work was given up.
     #[error("deadline exceeded")]
     DeadlineExceeded,
@@ -112,12 +143,29 @@ impl Error {
             Self::BadModelFile { .. } => "bad-model-file",
             Self::Library { .. } => "library",
             Self::Busy { .. } => "busy",
+            Self::Memory { .. } => "memory",
+            Self::LoadFailed { .. } => "load-failed",
+            Self::InUse { .. } => "in-use",
             Self::DeadlineExceeded => "deadline-exceeded",
             Self::Cancelled => "cancelled",
             Self::ShuttingDown => "shutting-down",
             Self::Native(_) => "native",
         }
     }
+}
+
+fn no_memory(model: &str, needed: u64, budget: u64, held_by: &[String]) -> String {
+    let (needed, budget) = (needed >> 20, budget >> 20);
+    if held_by.is_empty() {
+        return format!(
+            "no memory for model {model}: it needs {needed} MiB, all models may take {budget} MiB: raise inference.memory_bytes"
+        );
+    }
+    format!(
+        "no memory for model {model}: it needs {needed} of {budget} MiB, and these are in use or pinned: {}; try again, \
+         unpin or unload one, or raise inference.memory_bytes",
+        held_by.join(", ")
+    )
 }
 
 fn list(names: &[String]) -> String {

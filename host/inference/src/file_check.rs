@@ -1,10 +1,11 @@
 //! Nothing unverified reaches a native library.
 //!
 //! Problem: C++ loaders trust their input. Promise: a file is hashed in full and its header walked
-//! within its bounds before the library opens it. Cost: one sequential read at start (98 MB: about
-//! 0.1 s warm). Rejected: checking size and modification time only. Not covered: a file swapped
-//! between check and load, and weights that lie *inside* a well-formed header; both are what the
-//! declared sha256 is for.
+//! within its bounds before the library opens it, at every load; ONNX files are loaded from the very bytes that were hashed,
+//! GGUF files through the open file that was hashed. Cost: one sequential read a load (98 MB: about 0.1 s warm). Rejected:
+//! remembering size and modification time of a file that was hashed once: who can write the file can set both. Not covered:
+//! a GGUF file that is written to in place after it was hashed (make model files read-only), and weights that lie *inside*
+//! a well-formed header, which is what the declared sha256 is for.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,8 +18,8 @@ use crate::model::FileSpec;
 
 const READ_BYTES: usize = 1 << 20;
 
-/// Reads the whole file and compares its digest; answers its size in bytes.
-pub(crate) fn verify(spec: &FileSpec) -> Result<u64, Error> {
+/// Reads the whole file and compares its digest; answers the open file and its size in bytes.
+pub(crate) fn verify(spec: &FileSpec) -> Result<(File, u64), Error> {
     let mut file = open(&spec.path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0_u8; READ_BYTES];
@@ -32,7 +33,7 @@ pub(crate) fn verify(spec: &FileSpec) -> Result<u64, Error> {
         size += read as u64;
     }
     compare(spec, &hex::encode(hasher.finalize()))?;
-    Ok(size)
+    Ok((file, size))
 }
 
 /// Reads a file of at most `limit` bytes into memory and compares the digest of those very bytes.

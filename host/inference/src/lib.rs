@@ -7,7 +7,10 @@
 //! order, stop at their deadline or cancellation, and answer with typed errors and the [`ModelId`]
 //! that did the work. All native work together stays within [`Options::threads`].
 //!
-//! **Cost.** One thread and one queue per model; models are loaded once at start and stay.
+//! A model is loaded by the first call that needs it and stays until others need its memory: [`Options::memory_bytes`]
+//! bounds them all.
+//!
+//! **Cost.** One thread and one queue per loaded model, one thread that loads and frees.
 //!
 //! **Rejected.** A server process per library (a copy and a context switch per call, a second thing to
 //! supervise); calling the libraries from the caller's thread (no order, no bound).
@@ -20,21 +23,24 @@ mod error;
 mod file_check;
 pub mod limits;
 mod llama;
+mod loader;
+mod memory;
 mod metrics;
 mod model;
 mod native_log;
 mod onnx;
 mod options;
 mod permits;
+mod residency;
 mod service;
 mod tensor;
 mod worker;
 
-pub use call::CallContext;
+pub use call::{CallContext, Priority};
 pub use cpu_budget::CpuBudget;
 pub use error::Error;
 pub use llama::completion::{Chunk, Completion, FinishReason, GenerationRequest, Summary};
-pub use model::{FileSpec, ModelId, ModelSpec, ModelState, ModelStatus, ModelTask};
+pub use model::{FileSpec, Load, MemoryStatus, ModelId, ModelSpec, ModelState, ModelStatus, ModelTask};
 pub use options::Options;
 pub use service::{Embeddings, Inference};
 pub use tensor::{Tensor, TensorData};

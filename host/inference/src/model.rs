@@ -2,7 +2,7 @@
 //! brought it; declarations are read straight from configuration (`[[models]]`).
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,29 @@ pub struct ModelSpec {
     pub task: ModelTask,
     /// The weights: ONNX for an encoder or graph, GGUF for a generator.
     pub file: FileSpec,
+    /// When it is loaded. Default: on demand.
+    #[serde(default)]
+    pub load: Load,
+    /// Whether it stays in memory when others need room. Default false.
+    #[serde(default)]
+    pub pin: bool,
+    /// Bytes it takes when loaded, if you know better than what is reckoned from its file. 0, the default: reckoned.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// It is unloaded when nobody called it for so many seconds. 0, the default: it stays until others need room.
+    #[serde(default)]
+    pub idle_unload_seconds: u64,
+}
+
+/// When a model is loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Load {
+    /// By the first call that needs it.
+    #[default]
+    Demand,
+    /// Before the service starts, which fails if this does.
+    Start,
 }
 
 /// What a model does. In configuration: `task = { kind = "encoder", … }`.
@@ -87,6 +110,30 @@ impl ModelTask {
 }
 
 impl ModelSpec {
+    /// A model that is loaded on demand and may be unloaded.
+    #[must_use]
+    pub fn new(name: impl Into<String>, version: impl Into<String>, task: ModelTask, file: FileSpec) -> Self {
+        Self {
+            name: name.into(),
+            version: version.into(),
+            task,
+            file,
+            load: Load::default(),
+            pin: false,
+            memory_bytes: 0,
+            idle_unload_seconds: 0,
+        }
+    }
+
+    /// The same, loaded before the service starts.
+    #[must_use]
+    pub fn at_start(self) -> Self {
+        Self {
+            load: Load::Start,
+            ..self
+        }
+    }
+
     /// Checks what can be checked without opening a file.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let name = &self.name;
@@ -163,12 +210,30 @@ pub struct ModelId {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ModelState {
+    /// Being loaded, or waiting for memory to be loaded into; calls wait.
+    Loading,
     /// Loaded, warmed up and answering.
     Ready,
-    /// Its worker died; calls answer [`Error::Native`]. Restart the service.
+    /// Not in memory; the next call loads it.
+    Evicted,
+    /// The last load failed, or its worker died; calls hear why until it is time to try again.
     Failed,
     /// The service was shut down.
     Stopped,
+}
+
+impl ModelState {
+    /// The state in one word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Ready => "ready",
+            Self::Evicted => "evicted",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// A model as it is now.
@@ -180,11 +245,42 @@ pub struct ModelStatus {
     pub task: &'static str,
     /// Whether it answers.
     pub state: ModelState,
-    /// Bytes of the weights' file.
+    /// Why, if it does not.
+    pub reason: Option<String>,
+    /// When it is loaded.
+    pub load: Load,
+    /// Whether it stays in memory when others need room.
+    pub pinned: bool,
+    /// Bytes of the weights' file; 0 while it was never read.
     pub file_bytes: u64,
-    /// Bytes by which the process grew while the model was loaded and warmed up: an estimate that
-    /// includes mapped weights and excludes memory that was already free in the process.
+    /// Bytes it is reckoned with against the budget while it is loaded: weights, contexts and what runs need.
     pub memory_bytes: u64,
-    /// Time from opening the file to the end of the warm-up, checksum included.
-    pub load: Duration,
+    /// Bytes by which the process grew when it was last loaded: a measurement that sees everything else that grew or shrank
+    /// at the same time, and not what was free in the process before.
+    pub measured_bytes: u64,
+    /// Time the last load took, from opening the file to the end of the warm-up, checksum included.
+    pub load_time: Option<Duration>,
+    /// When the last call ended.
+    pub last_used: Option<SystemTime>,
+    /// Calls that it is working on or has queued.
+    pub in_use: usize,
+    /// Calls that wait until it is loaded.
+    pub waiting: usize,
+    /// How often it was loaded.
+    pub loads: u64,
+    /// How often it was unloaded.
+    pub evictions: u64,
+}
+
+/// The memory of all models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryStatus {
+    /// Bytes that models may take.
+    pub budget_bytes: u64,
+    /// Where the budget comes from.
+    pub reason: &'static str,
+    /// Bytes that loaded models are reckoned with.
+    pub used_bytes: u64,
+    /// The most that ever was.
+    pub peak_bytes: u64,
 }

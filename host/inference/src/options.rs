@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::limits;
+use crate::llama::prefix_cache::PrefixBounds;
+use crate::memory;
 
 /// Bounds of the inference service.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// The ONNX Runtime library (1.24 or newer). Only touched if an encoder or graph is declared.
+    /// The ONNX Runtime library (1.24 or newer). Only touched when an encoder or graph is loaded.
     /// Default: `libonnxruntime.so`, found by the system's loader.
     pub onnxruntime: PathBuf,
     /// Native threads in all, llama.cpp and ONNX Runtime together. Default: the cores this process may
@@ -25,12 +27,27 @@ pub struct Options {
     /// Calls that may wait for one model. Default 64: about a minute of short generations; beyond it a
     /// caller should hear `busy` and not wait.
     pub queue: usize,
-    /// Embeddings kept in memory, over all encoders. Default 16,384: 25 MB at 384 dimensions. 0 turns
-    /// the cache off.
-    pub embedding_cache_entries: usize,
-    /// Padded tokens in one native encoder run. Default 2,048: 32 short texts, or 8 full windows of
-    /// 256 tokens (about 0.4 s on one thread, the longest that a cancellation waits).
+    /// Bytes of embeddings kept in memory, over all encoders. Default 32 MiB: about 19,000 at 384 dimensions. 0 turns the
+    /// cache off.
+    pub embedding_cache_bytes: usize,
+    /// Padded tokens in one native encoder run. Default 256: 16 texts of 16 tokens or one full window of 256, about 50 ms on
+    /// one thread, which is also the longest that others and a cancellation wait. Larger runs are not faster by the token,
+    /// and from 512 on slower: their states do not fit into the cache of a core.
     pub batch_tokens: usize,
+    /// Whether graphs with int8 weights are computed with int8 arithmetic: a quarter faster, a third of the memory, vectors
+    /// that differ by about 0.001 in cosine. Default false: that is enough to cost labels whose score is near a threshold.
+    pub integer_arithmetic: bool,
+    /// Bytes that loaded models may take together: weights, contexts and what their runs need. 0, the default: half of the
+    /// machine's memory, or of the cgroup's if that is less; the rest is for sandboxes, store and page cache.
+    pub memory_bytes: u64,
+    /// Bytes that each generator keeps in memory besides its sequences: evaluated prompt prefixes, and texts that were set
+    /// aside for others. Default 64 MiB: seven prefixes of 400 tokens for SmolLM2-135M.
+    pub prefix_memory_bytes: u64,
+    /// Where evaluated prompt prefixes are kept across restarts and evictions; a folder of the host's own
+    /// (it is made with mode 0700). Empty or absent: not kept.
+    pub prefix_folder: Option<PathBuf>,
+    /// Bytes of all files in `prefix_folder`. Default 1 GiB.
+    pub prefix_disk_bytes: u64,
     /// Bytes of all input tensors of one `run` call, and again of all its outputs. Default 16 MiB.
     pub tensor_bytes: usize,
 }
@@ -43,14 +60,38 @@ impl Default for Options {
             threads,
             concurrency: threads,
             queue: 64,
-            embedding_cache_entries: 16_384,
-            batch_tokens: 2_048,
+            embedding_cache_bytes: 32 * 1024 * 1024,
+            batch_tokens: 256,
+            integer_arithmetic: false,
+            memory_bytes: 0,
+            prefix_memory_bytes: 64 * 1024 * 1024,
+            prefix_folder: None,
+            prefix_disk_bytes: 1024 * 1024 * 1024,
             tensor_bytes: 16 * 1024 * 1024,
         }
     }
 }
 
 impl Options {
+    /// Bytes that models may take, and where that comes from.
+    pub(crate) fn budget(&self) -> (u64, &'static str) {
+        match self.memory_bytes {
+            0 => memory::default_budget(),
+            bytes => (bytes, "inference.memory_bytes"),
+        }
+    }
+
+    pub(crate) fn prefixes(&self) -> PrefixBounds {
+        PrefixBounds {
+            memory_bytes: self.prefix_memory_bytes,
+            folder: self
+                .prefix_folder
+                .clone()
+                .filter(|folder| !folder.as_os_str().is_empty()),
+            disk_bytes: self.prefix_disk_bytes,
+        }
+    }
+
     /// How many native steps run at once, and with how many threads each, for so many models.
     /// Their product never exceeds `threads` nor the machine.
     pub(crate) fn share(&self, models: usize) -> (usize, usize) {

@@ -1,27 +1,28 @@
 //! The one handle behind which both native libraries lie.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
-use ort::session::RunOptions;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::call::CallContext;
 use crate::error::Error;
-use crate::file_check;
 use crate::limits;
 use crate::llama::completion::{Completion, GenerationRequest};
 use crate::llama::{generator, schema_guard};
+use crate::loader::{Engine, Loaded, Loader};
 use crate::metrics;
-use crate::model::{ModelId, ModelSpec, ModelState, ModelStatus, ModelTask};
+use crate::model::{MemoryStatus, ModelId, ModelSpec, ModelStatus, ModelTask};
 use crate::onnx::embedding_cache::{Embedded, EmbeddingCache, Key};
-use crate::onnx::session_worker::{self, EncoderSettings, Work};
-use crate::onnx::{graph, runtime};
+use crate::onnx::graph;
+use crate::onnx::running::RunSlot;
+use crate::onnx::session_worker::{self, Work};
 use crate::options::Options;
 use crate::permits::Permits;
+use crate::residency::Residency;
 use crate::tensor::Tensor;
 use crate::worker::Worker;
 
@@ -47,47 +48,28 @@ pub struct Inference {
 
 impl std::fmt::Debug for Inference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inference")
-            .field("models", &self.inner.models.keys())
-            .finish()
+        let names: Vec<String> = self.models().into_iter().map(|model| model.id.name).collect();
+        f.debug_struct("Inference").field("models", &names).finish()
     }
 }
 
 struct Inner {
-    models: BTreeMap<String, Loaded>,
+    residency: Residency,
     cache: EmbeddingCache,
     tensor_bytes: usize,
+    integer_arithmetic: bool,
     shutdown: CancellationToken,
 }
 
-struct Loaded {
-    id: ModelId,
-    task: &'static str,
-    engine: Engine,
-    file_bytes: u64,
-    memory_bytes: u64,
-    load: Duration,
-}
-
-enum Engine {
-    Generator(Worker<generator::Job>),
-    Session {
-        worker: Worker<session_worker::Job>,
-        dimensions: Arc<OnceLock<usize>>,
-        /// What besides the weights decides a vector: tokenizer and window.
-        variant: String,
-    },
-}
-
 impl Inference {
-    /// Verifies, loads and warms up the declared models, one after the other. Without a declared
-    /// encoder or graph the ONNX Runtime library is not touched, without a generator llama.cpp is not.
-    /// Blocks for as long as loading takes (SmolLM2-135M and MiniLM together: about a second).
+    /// Takes the declarations, and loads those models that are to be loaded at start, one after the other (SmolLM2-135M and
+    /// MiniLM together: about a second). The others are loaded by the first call that needs them. The ONNX Runtime library
+    /// and llama.cpp are touched by the first model that needs them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a malformed declaration, [`Error::File`], [`Error::Checksum`],
-    /// [`Error::BadModelFile`] or [`Error::Library`] for what lies behind it. Nothing keeps running
-    /// after an error.
+    /// [`Error::InvalidArgument`] for a malformed declaration; of models that are loaded at start [`Error::File`],
+    /// [`Error::Checksum`], [`Error::BadModelFile`] or [`Error::Library`] for what lies behind the declaration and
+    /// [`Error::Memory`] if they do not fit. Nothing keeps running after an error.
     pub fn start(options: Options, models: Vec<ModelSpec>) -> Result<Self, Error> {
         for (index, spec) in models.iter().enumerate() {
             spec.validate()?;
@@ -96,51 +78,46 @@ impl Inference {
             }
         }
         let (steps, threads) = options.share(models.len());
-        let mut inner = Inner {
-            models: BTreeMap::new(),
-            cache: EmbeddingCache::new(options.embedding_cache_entries),
-            tensor_bytes: options.tensor_bytes,
-            shutdown: CancellationToken::new(),
-        };
+        let shutdown = CancellationToken::new();
+        let cache = EmbeddingCache::new(options.embedding_cache_bytes);
+        let (tensor_bytes, integer_arithmetic) = (options.tensor_bytes, options.integer_arithmetic);
         let loader = Loader {
-            options: &options,
+            options,
             threads,
             permits: Arc::new(Permits::new(steps)),
-            shutdown: inner.shutdown.clone(),
+            shutdown: shutdown.clone(),
         };
-        for spec in models {
-            let loaded = loader.load(&spec)?;
-            tracing::info!(
-                model = spec.name,
-                version = spec.version,
-                task = loaded.task,
-                load_ms = loaded.load.as_millis(),
-                memory_bytes = loaded.memory_bytes,
-                threads,
-                "model ready"
-            );
-            inner.models.insert(spec.name, loaded);
-        }
+        let inner = Inner {
+            residency: Residency::start(loader, models)?,
+            cache,
+            tensor_bytes,
+            integer_arithmetic,
+            shutdown,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Vectors of texts, for comparing meanings by dot product.
+    /// Vectors of texts, for comparing meanings by dot product. The model is loaded if need be, not for texts whose vectors
+    /// are known.
     ///
     /// # Errors
     /// [`Error::UnknownModel`], [`Error::WrongTask`]; [`Error::TooLarge`] for more than
-    /// [`limits::MAX_TEXTS`] texts or [`limits::MAX_EMBED_BYTES`] bytes; [`Error::Busy`],
-    /// [`Error::DeadlineExceeded`], [`Error::Cancelled`], [`Error::ShuttingDown`], [`Error::Native`].
+    /// [`limits::MAX_TEXTS`] texts or [`limits::MAX_EMBED_BYTES`] bytes; [`Error::Busy`], [`Error::DeadlineExceeded`],
+    /// [`Error::Cancelled`], [`Error::ShuttingDown`], [`Error::Native`]; [`Error::Memory`], [`Error::LoadFailed`] and those
+    /// of [`Inference::start`] if it must be loaded and cannot be.
     pub async fn embed(&self, model: &str, texts: Vec<String>, call: &CallContext) -> Result<Embeddings, Error> {
-        let loaded = self.inner.find(model)?;
-        let Engine::Session {
-            worker,
-            dimensions,
-            variant,
-        } = &loaded.engine
-        else {
-            return Err(loaded.wrong("embed"));
-        };
-        let dimensions = *dimensions.get().ok_or_else(|| loaded.wrong("embed"))?;
+        let begun = Instant::now();
+        let result = self.embed_texts(model, texts, call).await;
+        observe(call, model, &result, begun);
+        result
+    }
+
+    async fn embed_texts(&self, model: &str, texts: Vec<String>, call: &CallContext) -> Result<Embeddings, Error> {
+        let (id, variant) = self
+            .inner
+            .residency
+            .declared(model, |spec| (spec.id(), variant(spec, self.inner.integer_arithmetic)))?;
+        let variant = variant.ok_or_else(|| self.inner.wrong(model, "embed"))?;
         at_most("texts of one call", limits::MAX_TEXTS, texts.len())?;
         at_most(
             "bytes of all texts",
@@ -151,69 +128,98 @@ impl Inference {
 
         let keys: Vec<Key> = texts
             .iter()
-            .map(|text| EmbeddingCache::key(&loaded.id, variant, text))
+            .map(|text| EmbeddingCache::key(&id, &variant, text))
             .collect();
-        let mut known: HashMap<Key, Embedded> = HashMap::new();
+        let mut known: HashMap<Key, Option<Embedded>> = HashMap::with_capacity(keys.len());
         let mut missing: Vec<(Key, String)> = Vec::new();
         for (key, text) in keys.iter().zip(texts) {
-            if known.contains_key(key) || missing.iter().any(|(other, _)| other == key) {
+            if known.contains_key(key) {
                 continue;
             }
-            match self.inner.cache.get(key) {
-                Some(embedded) => drop(known.insert(*key, embedded)),
-                None => missing.push((*key, text)),
+            let found = self.inner.cache.get(key);
+            if found.is_none() {
+                missing.push((*key, text));
             }
+            known.insert(*key, found);
         }
         let count = |source: &str| metrics::TEXTS.with_label_values(&[model, source]);
         count("model").inc_by(missing.len() as u64);
         count("cache").inc_by((keys.len() - missing.len()) as u64);
-        if !missing.is_empty() {
+        let mut dimensions = known.values().flatten().next().map(|embedded| embedded.vector.len());
+        if !missing.is_empty() || dimensions.is_none() {
+            let lease = self.inner.residency.lease(model, call, false).await?;
+            let Engine::Session {
+                worker,
+                dimensions: loaded_dimensions,
+                arriving,
+            } = &lease.engine
+            else {
+                return Err(lease.wrong("embed"));
+            };
+            dimensions = loaded_dimensions.get().copied();
             let (missing_keys, texts): (Vec<Key>, Vec<String>) = missing.into_iter().unzip();
-            let embedded = ask(worker, call, |reply| Work::Embed { texts, reply }).await?;
+            let arriving = Arriving::announce(arriving);
+            let embedded = ask(worker, call, Some(arriving), |reply| Work::Embed { texts, reply }).await?;
             for (key, embedded) in missing_keys.into_iter().zip(embedded) {
                 self.inner.cache.put(key, embedded.clone());
-                known.insert(key, embedded);
+                known.insert(key, Some(embedded));
             }
         }
+        let dimensions = dimensions.ok_or_else(|| self.inner.wrong(model, "embed"))?;
         let mut vectors = Vec::with_capacity(keys.len() * dimensions);
         let mut truncated = 0;
         for key in &keys {
             let embedded = known
                 .get(key)
+                .and_then(Option::as_ref)
                 .ok_or_else(|| Error::Native("a text was not embedded".to_owned()))?;
             vectors.extend_from_slice(&embedded.vector);
             truncated += usize::from(embedded.truncated);
         }
         Ok(Embeddings {
-            model: loaded.id.clone(),
+            model: id,
             dimensions,
             vectors,
             truncated,
         })
     }
 
-    /// Starts a generation; answers when the model begins to work on it.
+    /// Starts a generation; answers when the model begins to work on it. The model is loaded if need be.
     ///
     /// # Errors
     /// [`Error::UnknownModel`], [`Error::WrongTask`]; [`Error::InvalidArgument`] and
     /// [`Error::TooLarge`] for a bad request, schema or a prompt that does not fit; [`Error::Busy`],
-    /// [`Error::DeadlineExceeded`], [`Error::Cancelled`], [`Error::ShuttingDown`], [`Error::Native`].
+    /// [`Error::DeadlineExceeded`], [`Error::Cancelled`], [`Error::ShuttingDown`], [`Error::Native`]; [`Error::Memory`],
+    /// [`Error::LoadFailed`] and those of [`Inference::start`] if it must be loaded and cannot be.
     pub async fn generate(
+        &self,
+        model: &str,
+        request: GenerationRequest,
+        call: &CallContext,
+    ) -> Result<Completion, Error> {
+        let begun = Instant::now();
+        let result = self.start_generation(model, request, call).await;
+        observe(call, model, &result, begun);
+        result
+    }
+
+    async fn start_generation(
         &self,
         model: &str,
         mut request: GenerationRequest,
         call: &CallContext,
     ) -> Result<Completion, Error> {
-        let loaded = self.inner.find(model)?;
-        let Engine::Generator(worker) = &loaded.engine else {
-            return Err(loaded.wrong("generate"));
-        };
+        let generates = |spec: &ModelSpec| matches!(spec.task, ModelTask::Generator { .. });
+        if !self.inner.residency.declared(model, generates)? {
+            return Err(self.inner.wrong(model, "generate"));
+        }
         request.validate()?;
         if let Some(schema) = &request.json_schema {
             request.json_schema = Some(schema_guard::admit(schema)?);
         }
         self.inner.check(call)?;
         call.credit().await?;
+        let lease = self.inner.residency.lease(model, call, false).await?;
         let (events, receiver) = mpsc::unbounded_channel();
         let (started, answer) = oneshot::channel();
         // Dropped on every early return, which cancels the queued job.
@@ -222,6 +228,10 @@ impl Inference {
             call: call.child(),
             summary: None,
             failed: None,
+            lease,
+        };
+        let Engine::Generator(worker) = &completion.lease.engine else {
+            return Err(completion.lease.wrong("generate"));
         };
         let job = generator::Job {
             request,
@@ -241,129 +251,97 @@ impl Inference {
         }
     }
 
-    /// Runs a graph (or an encoder's graph) on tensors; answers all its outputs.
+    /// Runs a graph (or an encoder's graph) on tensors; answers all its outputs. The model is loaded if need be.
     ///
     /// # Errors
     /// [`Error::UnknownModel`], [`Error::WrongTask`]; [`Error::InvalidArgument`] and
     /// [`Error::TooLarge`] for tensors that do not fit the graph or the limits; [`Error::Busy`],
-    /// [`Error::DeadlineExceeded`], [`Error::Cancelled`], [`Error::ShuttingDown`], [`Error::Native`].
+    /// [`Error::DeadlineExceeded`], [`Error::Cancelled`], [`Error::ShuttingDown`], [`Error::Native`]; [`Error::Memory`],
+    /// [`Error::LoadFailed`] and those of [`Inference::start`] if it must be loaded and cannot be.
     pub async fn run(
         &self,
         model: &str,
         inputs: Vec<(String, Tensor)>,
         call: &CallContext,
     ) -> Result<(ModelId, Vec<(String, Tensor)>), Error> {
-        let loaded = self.inner.find(model)?;
-        let Engine::Session { worker, .. } = &loaded.engine else {
-            return Err(loaded.wrong("run"));
-        };
+        let begun = Instant::now();
+        let result = self.run_graph(model, inputs, call).await;
+        observe(call, model, &result, begun);
+        result
+    }
+
+    async fn run_graph(
+        &self,
+        model: &str,
+        inputs: Vec<(String, Tensor)>,
+        call: &CallContext,
+    ) -> Result<(ModelId, Vec<(String, Tensor)>), Error> {
+        let runs = |spec: &ModelSpec| !matches!(spec.task, ModelTask::Generator { .. });
+        if !self.inner.residency.declared(model, runs)? {
+            return Err(self.inner.wrong(model, "run"));
+        }
         graph::check_sizes(&inputs, self.inner.tensor_bytes)?;
         self.inner.check(call)?;
-        let outputs = ask(worker, call, |reply| Work::Run { inputs, reply }).await?;
-        Ok((loaded.id.clone(), outputs))
+        let lease = self.inner.residency.lease(model, call, false).await?;
+        let Engine::Session { worker, .. } = &lease.engine else {
+            return Err(lease.wrong("run"));
+        };
+        let outputs = ask(worker, call, None, |reply| Work::Run { inputs, reply }).await?;
+        Ok((lease.id().clone(), outputs))
     }
 
     /// The declared models as they are now, by name.
     #[must_use]
     pub fn models(&self) -> Vec<ModelStatus> {
-        let stopped = self.inner.shutdown.is_cancelled();
-        self.inner
-            .models
-            .values()
-            .map(|loaded| loaded.status(stopped))
-            .collect()
+        self.inner.residency.statuses()
+    }
+
+    /// The memory that models take and may take.
+    #[must_use]
+    pub fn memory(&self) -> MemoryStatus {
+        self.inner.residency.memory()
+    }
+
+    /// Loads a model now, also if a load failed a moment ago; a loaded model stays so.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`], what the load answers, and [`Error::Memory`], [`Error::Busy`],
+    /// [`Error::DeadlineExceeded`], [`Error::Cancelled`], [`Error::ShuttingDown`].
+    pub async fn load(&self, model: &str, call: &CallContext) -> Result<(), Error> {
+        self.inner.residency.lease(model, call, true).await.map(drop)
+    }
+
+    /// Frees a model's memory now, also if it is pinned; the next call loads it again.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`], [`Error::InUse`] while calls use it, [`Error::ShuttingDown`].
+    pub async fn unload(&self, model: &str) -> Result<(), Error> {
+        self.inner.residency.unload(model).await
+    }
+
+    /// Keeps a model in memory when others need room, or no longer; until the service stops.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`].
+    pub fn pin(&self, model: &str, pinned: bool) -> Result<(), Error> {
+        self.inner.residency.pin(model, pinned)
     }
 
     /// Stops: running work ends at its next step, waiting calls hear [`Error::ShuttingDown`], the
-    /// worker threads are joined and the models freed from memory. Blocks for one native step at most.
-    /// Harmless when repeated.
+    /// worker threads are joined and the models freed from memory. Blocks for one native step at most, and for a load that
+    /// is under way. Harmless when repeated.
     pub fn shutdown(&self) {
         self.inner.stop();
     }
 }
 
-struct Loader<'a> {
-    options: &'a Options,
-    threads: usize,
-    permits: Arc<Permits>,
-    shutdown: CancellationToken,
-}
-
-impl Loader<'_> {
-    fn load(&self, spec: &ModelSpec) -> Result<Loaded, Error> {
-        let begun = Instant::now();
-        let before = resident_bytes();
-        let (engine, file_bytes) = match &spec.task {
-            ModelTask::Generator {
-                context_tokens,
-                prefix_slots,
-            } => {
-                let size = file_check::verify(&spec.file)?;
-                let worker = generator::start(generator::Settings {
-                    id: spec.id(),
-                    path: spec.file.path.clone(),
-                    context_tokens: *context_tokens,
-                    prefix_slots: *prefix_slots,
-                    threads: self.threads,
-                    queue: self.options.queue,
-                    permits: Arc::clone(&self.permits),
-                    shutdown: self.shutdown.clone(),
-                })?;
-                (Engine::Generator(worker), size)
-            }
-            ModelTask::Encoder { tokenizer, max_tokens } => {
-                let bytes = file_check::read_verified(tokenizer, limits::MAX_TOKENIZER_BYTES)?;
-                let variant = format!("{} {max_tokens}", tokenizer.sha256);
-                let encoder = EncoderSettings {
-                    tokenizer_path: tokenizer.path.clone(),
-                    tokenizer: bytes,
-                    max_tokens: *max_tokens,
-                    batch_tokens: self.options.batch_tokens,
-                };
-                self.session(spec, Some(encoder), variant)?
-            }
-            ModelTask::Graph {} => self.session(spec, None, String::new())?,
-        };
-        Ok(Loaded {
-            id: spec.id(),
-            task: spec.task.kind(),
-            engine,
-            file_bytes,
-            memory_bytes: resident_bytes().saturating_sub(before),
-            load: begun.elapsed(),
-        })
-    }
-
-    fn session(
-        &self,
-        spec: &ModelSpec,
-        encoder: Option<EncoderSettings>,
-        variant: String,
-    ) -> Result<(Engine, u64), Error> {
-        let bytes = file_check::read_verified(&spec.file, limits::MAX_ONNX_BYTES)?;
-        let size = bytes.len() as u64;
-        let dimensions = Arc::new(OnceLock::new());
-        let worker = session_worker::start(session_worker::Settings {
-            id: spec.id(),
-            path: spec.file.path.clone(),
-            bytes,
-            encoder,
-            environment: runtime::environment(&self.options.onnxruntime)?,
-            threads: self.threads,
-            queue: self.options.queue,
-            tensor_bytes: self.options.tensor_bytes,
-            permits: Arc::clone(&self.permits),
-            shutdown: self.shutdown.clone(),
-            dimensions: Arc::clone(&dimensions),
-        })?;
-        Ok((
-            Engine::Session {
-                worker,
-                dimensions,
-                variant,
-            },
-            size,
-        ))
+/// What besides the weights decides a vector: tokenizer, window and arithmetic. `None` for what does not embed.
+fn variant(spec: &ModelSpec, integer_arithmetic: bool) -> Option<String> {
+    match &spec.task {
+        ModelTask::Encoder { tokenizer, max_tokens } => {
+            Some(format!("{} {max_tokens} {integer_arithmetic}", tokenizer.sha256))
+        }
+        _ => None,
     }
 }
 
@@ -375,33 +353,19 @@ impl Loaded {
             wanted,
         }
     }
-
-    fn status(&self, stopped: bool) -> ModelStatus {
-        let alive = match &self.engine {
-            Engine::Generator(worker) => worker.is_alive(),
-            Engine::Session { worker, .. } => worker.is_alive(),
-        };
-        ModelStatus {
-            id: self.id.clone(),
-            task: self.task,
-            state: match (stopped, alive) {
-                (true, _) => ModelState::Stopped,
-                (false, true) => ModelState::Ready,
-                (false, false) => ModelState::Failed,
-            },
-            file_bytes: self.file_bytes,
-            memory_bytes: self.memory_bytes,
-            load: self.load,
-        }
-    }
 }
 
 impl Inner {
-    fn find(&self, model: &str) -> Result<&Loaded, Error> {
-        self.models.get(model).ok_or_else(|| Error::UnknownModel {
-            name: model.to_owned(),
-            known: self.models.keys().cloned().collect(),
-        })
+    fn wrong(&self, model: &str, wanted: &'static str) -> Error {
+        let actual = self.residency.declared(model, |spec| spec.task.kind());
+        actual.map_or_else(
+            |error| error,
+            |actual| Error::WrongTask {
+                model: model.to_owned(),
+                actual,
+                wanted,
+            },
+        )
     }
 
     fn check(&self, call: &CallContext) -> Result<(), Error> {
@@ -422,13 +386,7 @@ impl Inner {
     }
 
     fn stop(&self) {
-        self.shutdown.cancel();
-        for loaded in self.models.values() {
-            match &loaded.engine {
-                Engine::Generator(worker) => worker.stop(),
-                Engine::Session { worker, .. } => worker.stop(),
-            }
-        }
+        self.residency.stop();
     }
 }
 
@@ -438,18 +396,32 @@ impl Drop for Inner {
     }
 }
 
+/// Tells the worker that a call is on its way, so that it may wait for it.
+struct Arriving<'a>(&'a AtomicUsize);
+
+impl<'a> Arriving<'a> {
+    fn announce(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Tells the worker when the caller is gone: skips queued work, terminates a running one.
 struct Leaving {
     call: CallContext,
-    options: Arc<RunOptions>,
+    slot: Arc<RunSlot>,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.call.cancel.cancel();
-        if let Err(error) = self.options.terminate() {
-            tracing::warn!(%error, "a native run could not be told to terminate");
-        }
+        self.slot.leave();
     }
 }
 
@@ -457,26 +429,37 @@ impl Drop for Leaving {
 async fn ask<T>(
     worker: &Worker<session_worker::Job>,
     call: &CallContext,
+    arriving: Option<Arriving<'_>>,
     work: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Work,
 ) -> Result<T, Error> {
     call.credit().await?;
     let (reply, answer) = oneshot::channel();
-    let options = Arc::new(RunOptions::new().map_err(graph::native)?);
     let leaving = Leaving {
         call: call.child(),
-        options,
+        slot: Arc::default(),
     };
     let job = session_worker::Job {
         work: work(reply),
         call: leaving.call.clone(),
-        options: Arc::clone(&leaving.options),
+        slot: Arc::clone(&leaving.slot),
         queued: Instant::now(),
     };
+    // Before the worker sees the job: it must not wait for this very call.
+    drop(arriving);
     worker.submit(job, &call.owner)?;
     tokio::select! {
         biased;
         error = call.given_up() => Err(error),
         answer = answer => answer.unwrap_or_else(|_| Err(worker.died())),
+    }
+}
+
+/// Counts a call for its form.
+fn observe<T>(call: &CallContext, model: &str, result: &Result<T, Error>, begun: Instant) {
+    let outcome = result.as_ref().err().map_or("ok", Error::code);
+    // A model that is not declared is no label.
+    if !matches!(result, Err(Error::UnknownModel { .. })) {
+        metrics::form_call(call.form.as_deref(), model, outcome, begun.elapsed());
     }
 }
 
@@ -489,13 +472,4 @@ fn at_most(what: &'static str, limit: usize, got: usize) -> Result<(), Error> {
         });
     }
     Ok(())
-}
-
-/// Resident memory of this process; 0 where the system does not tell.
-fn resident_bytes() -> u64 {
-    let kib = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    kib.unwrap_or(0) * 1024
 }

@@ -5,7 +5,7 @@
 //! model does one step at a time. Rejected: `spawn_blocking` around a mutex, where waiting callers
 //! hold threads and have no order.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -26,6 +26,8 @@ impl Ready {
 pub(crate) struct Worker<J> {
     model: String,
     limit: usize,
+    /// Jobs that are handed over and not begun, where the body takes them out of the queue earlier.
+    waiting: Option<Arc<AtomicUsize>>,
     alive: Arc<AtomicBool>,
     queue: Mutex<Option<SyncSender<J>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -69,16 +71,48 @@ impl<J: Send + 'static> Worker<J> {
         Ok(Self {
             model: model.to_owned(),
             limit: limit.max(1),
+            waiting: None,
             alive,
             queue: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
         })
     }
 
+    /// The same for a body that takes jobs out of the queue before it begins them: it lowers `waiting`
+    /// by one for each job that it begins or refuses, and so many may wait.
+    pub(crate) fn start_counting(
+        model: &str,
+        limit: usize,
+        waiting: Arc<AtomicUsize>,
+        body: impl FnOnce(Ready, &Receiver<J>) -> Result<(), Error> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let mut worker = Self::start(model, limit, body)?;
+        worker.waiting = Some(waiting);
+        Ok(worker)
+    }
+
     /// Hands a job over without waiting; `owner` is who asks, for the metrics.
     pub(crate) fn submit(&self, job: J, owner: &str) -> Result<(), Error> {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let refusal = match queue.as_ref().map(|queue| queue.try_send(job)) {
+        // Counted under the lock and before the hand-over, so that no more than `limit` pass and the
+        // body never lowers what was not raised.
+        let counted = self.waiting.as_ref().filter(|waiting| {
+            let counted = waiting.load(Ordering::Acquire) < self.limit;
+            if counted {
+                waiting.fetch_add(1, Ordering::AcqRel);
+            }
+            counted
+        });
+        let handed_over = queue.as_ref().map(|queue| {
+            if self.waiting.is_some() && counted.is_none() {
+                return Err(TrySendError::Full(job));
+            }
+            queue.try_send(job)
+        });
+        if let (Some(counted), Some(Err(_)) | None) = (counted, &handed_over) {
+            counted.fetch_sub(1, Ordering::AcqRel);
+        }
+        let refusal = match handed_over {
             Some(Ok(())) => return Ok(()),
             None => Error::ShuttingDown,
             Some(Err(TrySendError::Full(_))) => Error::Busy {

@@ -44,7 +44,7 @@ async fn similar_sentences_are_closer_than_unrelated_ones() {
 async fn a_cached_vector_equals_a_computed_one() {
     let fresh = Inference::start(
         Options {
-            embedding_cache_entries: 0,
+            embedding_cache_bytes: 0,
             ..options()
         },
         vec![encoder("uncached")],
@@ -82,7 +82,7 @@ async fn the_second_time_comes_from_the_cache_and_twins_are_computed_once() {
 async fn a_text_means_the_same_alone_and_in_a_batch() {
     let inference = Inference::start(
         Options {
-            embedding_cache_entries: 0,
+            embedding_cache_bytes: 0,
             ..options()
         },
         vec![encoder("batching")],
@@ -183,7 +183,7 @@ async fn a_past_deadline_or_cancelled_call_is_not_worked_on() {
 async fn a_deadline_within_a_large_batch_ends_it_and_the_model_answers_the_next() {
     let inference = Inference::start(
         Options {
-            embedding_cache_entries: 0,
+            embedding_cache_bytes: 0,
             ..options()
         },
         vec![encoder("deadline")],
@@ -207,4 +207,79 @@ async fn after_shutdown_calls_are_refused_and_it_can_be_repeated() {
     let error = inference.embed("stopping", texts(&["a"]), &call()).await.unwrap_err();
     assert!(matches!(error, Error::ShuttingDown), "{error}");
     assert_eq!(inference.models()[0].state, formwork_inference::ModelState::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn callers_at_the_same_time_share_runs_and_a_bulk_does_not_hold_up_the_others() {
+    let uncached = Options {
+        embedding_cache_bytes: 0,
+        ..options()
+    };
+    let inference = Inference::start(uncached, vec![encoder("sharing")]).unwrap();
+    let runs = || support::observations("formwork_inference_batch_texts", "sharing");
+    let bulk: Vec<String> = (0..240)
+        .map(|n| format!("bulk text {n} {}", "and so on ".repeat(20)))
+        .collect();
+    let bulk = tokio::spawn({
+        let inference = inference.clone();
+        async move { inference.embed("sharing", bulk, &call()).await.unwrap().vectors.len() }
+    });
+    while runs() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // While the bulk runs, 12 callers queue up: they get their answers, and before the bulk is through.
+    let callers: Vec<_> = (0..12)
+        .map(|n| {
+            let inference = inference.clone();
+            tokio::spawn(async move {
+                let text = format!("caller {n} asks");
+                inference.embed("sharing", vec![text], &call()).await.unwrap()
+            })
+        })
+        .collect();
+    let mut together = Vec::new();
+    for caller in callers {
+        together.push(caller.await.unwrap().vectors);
+    }
+    assert!(!bulk.is_finished(), "the bulk held up the others");
+    assert_eq!(bulk.await.unwrap(), 240 * 384);
+    let all = runs();
+    for (n, vector) in together.iter().enumerate() {
+        let alone = inference
+            .embed("sharing", vec![format!("caller {n} asks")], &call())
+            .await
+            .unwrap();
+        assert!(
+            dot(vector, &alone.vectors) > 0.9999,
+            "caller {n} got another vector than alone"
+        );
+    }
+    assert_eq!(runs(), all + 12, "a lone call is a run of its own");
+    // 240 texts of about 66 tokens, 3 a run, and at most a run for each caller.
+    assert!(all <= 80 + 12, "{all} runs");
+}
+
+#[tokio::test]
+async fn texts_beyond_the_window_that_begin_alike_have_the_same_vector() {
+    let window = "word ".repeat(400);
+    let endless = "word ".repeat(800_000);
+    let answer = service().embed("minilm", vec![window, endless], &call()).await.unwrap();
+    assert_eq!(answer.truncated, 2);
+    assert_eq!(answer.vectors[..384], answer.vectors[384..]);
+}
+
+#[tokio::test]
+async fn int8_arithmetic_changes_a_vector_little() {
+    let integer = Options {
+        integer_arithmetic: true,
+        embedding_cache_bytes: 0,
+        ..options()
+    };
+    let inference = Inference::start(integer, vec![encoder("integer")]).unwrap();
+    let question = texts(&["When will my parcel arrive?"]);
+    let quick = inference.embed("integer", question.clone(), &call()).await.unwrap();
+    let exact = service().embed("minilm", question, &call()).await.unwrap();
+    let cosine = dot(&quick.vectors, &exact.vectors);
+    assert!(cosine > 0.995, "{cosine}");
+    assert_ne!(quick.vectors, exact.vectors, "the graph was not rewritten");
 }

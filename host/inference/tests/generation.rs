@@ -10,7 +10,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use formwork_inference::{Error, FinishReason, GenerationRequest, Inference, ModelTask, Options};
+use formwork_inference::{
+    CallContext, Error, FinishReason, GenerationRequest, Inference, ModelSpec, ModelTask, Options, Priority,
+};
 use support::{ask, call, generator, options, service, spec};
 
 #[tokio::test]
@@ -219,6 +221,15 @@ async fn bad_requests_are_invalid_arguments() {
     assert!(matches!(error, Error::UnknownModel { .. }), "{error}");
 }
 
+/// A generator with one sequence.
+fn one_at_a_time(name: &str) -> ModelSpec {
+    let task = ModelTask::Generator {
+        context_tokens: 1024,
+        prefix_slots: 1,
+    };
+    spec(name, task, support::gguf())
+}
+
 /// Output tokens that the model's actor has drawn.
 fn drawn(model: &str) -> u64 {
     support::counter(
@@ -267,14 +278,17 @@ async fn dropping_a_completion_stops_within_one_token() {
 
 #[tokio::test]
 async fn a_deadline_ends_a_generation_and_a_queued_one() {
-    let inference = Inference::start(options(), vec![generator("late")]).unwrap();
+    let inference = Inference::start(options(), vec![one_at_a_time("late")]).unwrap();
     let mut soon = call();
     soon.deadline = Some(Instant::now() + Duration::from_secs(1));
     let mut long = inference
         .generate("late", ask("Write a very long story.", 900), &soon)
         .await
         .unwrap();
-    let queued = inference.generate("late", ask("Me too.", 900), &soon).await;
+    // Sooner than the first has had its turn.
+    let mut sooner = call();
+    sooner.deadline = Some(Instant::now() + Duration::from_millis(50));
+    let queued = inference.generate("late", ask("Me too.", 900), &sooner).await;
     assert!(matches!(queued, Err(Error::DeadlineExceeded)), "{queued:?}");
     let error = loop {
         match long.next().await {
@@ -295,7 +309,7 @@ async fn a_deadline_ends_a_generation_and_a_queued_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_answers_busy() {
-    let inference = Inference::start(Options { queue: 1, ..options() }, vec![generator("busy")]).unwrap();
+    let inference = Inference::start(Options { queue: 1, ..options() }, vec![one_at_a_time("busy")]).unwrap();
     let frame = call();
     let running = inference
         .generate("busy", ask("Write a very long story.", 900), &frame)
@@ -336,4 +350,56 @@ async fn shutdown_ends_a_running_generation() {
         }
     };
     assert!(matches!(error, Error::ShuttingDown), "{error}");
+}
+
+fn story(tokens: u32) -> GenerationRequest {
+    ask(&format!("Write a very long story with {tokens} cats."), tokens)
+}
+
+/// Lets a model begin texts one after the other, each of so many tokens; answers them in the order in
+/// which they ended.
+async fn written_together(name: &str, inference: &Inference, asked: &[(u32, Priority)]) -> Vec<(u32, String)> {
+    let (ended, mut order) = tokio::sync::mpsc::unbounded_channel();
+    for (tokens, priority) in asked.iter().copied() {
+        let frame = CallContext { priority, ..call() };
+        let mut text = inference.generate(name, story(tokens), &frame).await.unwrap();
+        let ended = ended.clone();
+        tokio::spawn(async move {
+            let text = text.text().await.unwrap();
+            ended.send((tokens, text)).unwrap();
+        });
+    }
+    drop(ended);
+    let mut found = Vec::new();
+    while let Some(text) = order.recv().await {
+        found.push(text);
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_text_does_not_wait_for_a_long_one() {
+    let inference = Inference::start(options(), vec![generator("shared")]).unwrap();
+    let asked = [(250, Priority::Normal), (5, Priority::Normal)];
+    let texts = written_together("shared", &inference, &asked).await;
+    assert_eq!([texts[0].0, texts[1].0], [5, 250]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn texts_without_a_free_sequence_take_turns_and_stay_the_same() {
+    let inference = Inference::start(options(), vec![one_at_a_time("turns")]).unwrap();
+    let mut alone = inference.generate("turns", story(200), &call()).await.unwrap();
+    let alone = alone.text().await.unwrap();
+    let asked = [(200, Priority::Normal), (6, Priority::Normal), (5, Priority::Normal)];
+    let texts = written_together("turns", &inference, &asked).await;
+    assert_eq!([texts[0].0, texts[1].0, texts[2].0], [6, 5, 200]);
+    assert_eq!(texts[2].1, alone, "being set aside must not change a text");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_high_priority_takes_the_place_of_a_low_one() {
+    let inference = Inference::start(options(), vec![one_at_a_time("urgent")]).unwrap();
+    let asked = [(200, Priority::Low), (100, Priority::High)];
+    let texts = written_together("urgent", &inference, &asked).await;
+    assert_eq!([texts[0].0, texts[1].0], [100, 200]);
 }

@@ -1,12 +1,14 @@
 //! The document that `PUT /v1/forms/{form}` takes.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use formwork_tasks::{OnReject, Pool};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::fallback::{self, Fallback, settings_over};
 use crate::{DefinitionError, PluginReference, Problem};
 
 /// Most submissions of one batch. 256: beyond some tens the sandbox's start is no longer what costs.
@@ -59,6 +61,85 @@ pub struct StepDefinition {
     /// Its pool; absent: what fits the plugin's kind and grants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<Pool>,
+    /// Below this, from 0 to 1, an answer does not stand: the next rung of `fallback` is asked, and without one the step
+    /// fails. For classifiers and extractors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_confidence: Option<f64>,
+    /// Most milliseconds the step's own plugin may take before the next rung is asked; absent: half of the step's time when
+    /// there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Who answers when the step's own plugin cannot, in order. For classifiers and extractors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback: Vec<Fallback>,
+}
+
+/// One of those that may answer a step: its own plugin, or an alternative.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rung {
+    pub(crate) plugin: String,
+    pub(crate) settings: Value,
+    pub(crate) min_confidence: Option<f64>,
+    pub(crate) timeout: Option<Duration>,
+    /// Its place in the definition.
+    pub(crate) pointer: String,
+    /// The members of its settings that are the step's, and where those stand.
+    inherited: Option<(String, Vec<String>)>,
+}
+
+impl Rung {
+    /// The place in the definition of something in its settings.
+    pub(crate) fn settings_pointer(&self, pointer: &str) -> String {
+        let first = pointer.split('/').nth(1).unwrap_or_default();
+        match &self.inherited {
+            Some((step, members)) if members.iter().any(|member| escape(member) == first) => {
+                format!("{step}/settings{pointer}")
+            }
+            _ => format!("{}/settings{pointer}", self.pointer),
+        }
+    }
+}
+
+impl StepDefinition {
+    /// Whether what answers is more than a plain call of its plugin.
+    pub(crate) fn has_chain(&self) -> bool {
+        !self.fallback.is_empty() || self.min_confidence.is_some() || self.timeout_ms.is_some()
+    }
+
+    /// The step's own plugin, then its alternatives.
+    pub(crate) fn rungs(&self, index: usize) -> Vec<Rung> {
+        let name = |reference: &str| reference.parse::<PluginReference>().ok().map(|plugin| plugin.name);
+        let timeout = |ms: Option<u64>| ms.map(Duration::from_millis);
+        let mut rungs = vec![Rung {
+            plugin: self.plugin.clone(),
+            settings: self.settings.clone(),
+            min_confidence: self.min_confidence,
+            timeout: timeout(self.timeout_ms),
+            pointer: format!("/pipeline/{index}"),
+            inherited: None,
+        }];
+        for (at, alternative) in self.fallback.iter().enumerate() {
+            let Some(alternative) = alternative.alternative() else {
+                continue;
+            };
+            let plugin = alternative.plugin.as_ref().unwrap_or(&self.plugin);
+            let same = name(plugin) == name(&self.plugin);
+            let own = alternative.settings.as_ref();
+            let inherited = self.settings.as_object().filter(|_| same).map(|step| {
+                let members = step.keys().filter(|key| own.is_none_or(|own| own.get(key).is_none()));
+                (format!("/pipeline/{index}"), members.cloned().collect())
+            });
+            rungs.push(Rung {
+                plugin: plugin.clone(),
+                inherited,
+                settings: settings_over(&self.settings, same, own),
+                min_confidence: alternative.min_confidence.or(self.min_confidence),
+                timeout: timeout(alternative.timeout_ms),
+                pointer: format!("/pipeline/{index}/fallback/{at}"),
+            });
+        }
+        rungs
+    }
 }
 
 fn no_settings() -> Value {
@@ -137,15 +218,53 @@ impl FormDefinition {
                     format!("must be 1 to {MAX_BATCH} submissions"),
                 ));
             }
-            if let Err(error) = step.plugin.parse::<PluginReference>() {
-                problems.push(Problem::new(
-                    format!("/pipeline/{index}/plugin"),
-                    "plugin-reference",
-                    error,
-                ));
-            }
+            check_chain(index, step, &mut problems);
         }
         DefinitionError::unless_empty(problems)
+    }
+}
+
+/// Checks the plugins' references and what says when which of them answers.
+fn check_chain(index: usize, step: &StepDefinition, problems: &mut Vec<Problem>) {
+    let here = format!("/pipeline/{index}");
+    if step.fallback.len() > fallback::MAX_RUNGS {
+        let message = format!("at most {} alternatives", fallback::MAX_RUNGS);
+        problems.push(Problem::new(format!("{here}/fallback"), "fallback", message));
+    }
+    let mut check = |at: &str, plugin: Option<&str>, min_confidence: Option<f64>, timeout_ms: Option<u64>| {
+        if let Some(Err(error)) = plugin.map(str::parse::<PluginReference>) {
+            problems.push(Problem::new(format!("{at}/plugin"), "plugin-reference", error));
+        }
+        if min_confidence.is_some_and(|confidence| !(0.0..=1.0).contains(&confidence)) {
+            let message = "must be 0 to 1: it is a probability";
+            problems.push(Problem::new(format!("{at}/min_confidence"), "min-confidence", message));
+        }
+        if timeout_ms == Some(0) {
+            let message = "must be at least 1 millisecond";
+            problems.push(Problem::new(format!("{at}/timeout_ms"), "timeout", message));
+        }
+    };
+    check(&here, Some(&step.plugin), step.min_confidence, step.timeout_ms);
+    for (at, rung) in step.fallback.iter().enumerate() {
+        let place = format!("{here}/fallback/{at}");
+        if let Some(rung) = rung.alternative() {
+            check(&place, rung.plugin.as_deref(), rung.min_confidence, rung.timeout_ms);
+        }
+    }
+    for (at, rung) in step.fallback.iter().enumerate() {
+        let place = format!("{here}/fallback/{at}");
+        match rung {
+            Fallback::NeedsReview if at + 1 < step.fallback.len() => problems.push(Problem::new(
+                place,
+                "fallback",
+                "must be the last: it always answers, so nothing below it is ever asked",
+            )),
+            Fallback::Alternative(rung) if rung.on.as_ref().is_some_and(Vec::is_empty) => {
+                let message = "must name at least one reason; leave it out for every reason";
+                problems.push(Problem::new(format!("{place}/on"), "fallback", message));
+            }
+            _ => {}
+        }
     }
 }
 

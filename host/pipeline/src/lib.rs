@@ -9,9 +9,11 @@
 mod catalog;
 mod definition;
 mod error;
+mod fallback;
 mod pipeline;
 
 pub use catalog::{Catalog, CatalogEntry, CatalogError, GrantPolicy, PluginReference, RefusedPlugin, UnknownPlugin};
 pub use definition::{FormDefinition, StepDefinition};
 pub use error::{DefinitionError, Problem};
+pub use fallback::{Alternative, Fallback, Reason, Refused};
 pub use pipeline::{Pipeline, PluginIdentity, RunReport, StepReport, StepRun};

@@ -15,6 +15,7 @@ pub mod http;
 pub mod logging;
 pub mod plugin_library;
 pub mod pool_cpu;
+pub mod retention;
 pub mod runner;
 pub mod serve;
 pub mod waiters;

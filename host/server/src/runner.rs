@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use formwork_engine::{CallContext, CallError, Output, ProgressSink, ProgressUpdate, Report, SubmissionInput};
+use formwork_engine::{CallContext, CallError, ProgressSink, ProgressUpdate, SubmissionInput};
 use formwork_pipeline::{Catalog, StepReport};
 use formwork_scheduler::{ProgressReporter, RunContext, RunOutcome, TaskRunner};
 use formwork_store::{Claimed, ExportChunk, ModelRef, NewProgress, PluginRef, Provenance, TaskResult};
@@ -80,6 +80,7 @@ impl StepRunner {
             soft_deadline: Some(context.soft_deadline),
             owner: context.pool.to_string(),
             budget: Some(pool_cpu::of(context.budget)),
+            form: Some(task.form.as_str().into()),
             correlation_id: task.correlation_id,
             progress: Some(progress_sink(context.progress)),
         };
@@ -89,13 +90,7 @@ impl StepRunner {
         {
             return failed("store", error.to_string(), true);
         }
-        let StepReport { plugin, report } = pipeline.run_step(&self.catalog, &task.step, &submission, call).await;
-        let plugin = plugin.map(|plugin| PluginRef {
-            name: plugin.name,
-            version: plugin.version,
-            digest: plugin.digest,
-        });
-        outcome(plugin, report)
+        outcome(pipeline.run_step(&self.catalog, &task.step, &submission, call).await)
     }
 }
 
@@ -111,7 +106,14 @@ fn progress_sink(reporter: ProgressReporter) -> ProgressSink {
     })
 }
 
-fn outcome(plugin: Option<PluginRef>, report: Report<Output>) -> RunOutcome {
+fn outcome(step: StepReport) -> RunOutcome {
+    let message = step.message().unwrap_or_default();
+    let StepReport { plugin, report, .. } = step;
+    let plugin = plugin.map(|plugin| PluginRef {
+        name: plugin.name,
+        version: plugin.version,
+        digest: plugin.digest,
+    });
     let cpu_ms = report.usage.cpu.as_secs_f64() * 1e3;
     let models = report.models.into_iter().map(|model| ModelRef {
         name: model.name,
@@ -145,10 +147,10 @@ fn outcome(plugin: Option<PluginRef>, report: Report<Output>) -> RunOutcome {
         (Ok(_), None) => failed("host", "a result without a plugin".into(), false),
         (Err(CallError::Cancelled), _) => RunOutcome::Cancelled,
         (Err(error), provenance) => {
-            tracing::warn!(%error, code = error.code(), cpu_ms, "step failed");
+            tracing::warn!(error = message, code = error.code(), cpu_ms, "step failed");
             RunOutcome::Failed {
                 code: error.code().to_owned(),
-                message: error.to_string(),
+                message,
                 retryable: error.retryable(),
                 retry_after: None,
                 provenance,

@@ -26,6 +26,7 @@ use crate::forms::Forms;
 use crate::http::listener::{Listening, listen};
 use crate::http::{self, App, Parts};
 use crate::plugin_library::PluginLibrary;
+use crate::retention;
 use crate::runner::StepRunner;
 use crate::waiters::Waiters;
 
@@ -91,7 +92,7 @@ pub struct Machinery {
 }
 
 impl Machinery {
-    /// Loads models and plugins. Takes as long as that takes, on a thread of its own.
+    /// Loads plugins, and the models that are to be loaded at start. Takes as long as that takes, on a thread of its own.
     ///
     /// # Errors
     /// See [`StartError`]. A plugin that is refused is not one: it is logged and reported by `/readyz`.
@@ -215,6 +216,7 @@ impl Server {
         pools.sole_process = config.store.starts_with("sqlite:");
         pools.roles = config.roles.in_pools();
         let scheduler = Scheduler::start(pools, Arc::clone(&store), runner)?;
+        retention::start(Arc::clone(&store), config.retention, draining.clone());
         let app = App::new(Parts {
             waiters: Waiters::start(&store),
             store,

@@ -20,7 +20,9 @@ mod retry;
 mod state;
 
 pub use clock::Millis;
-pub use lifecycle::{Change, Command, DeadReason, Disposition, Lifecycle, Refusal, RunLease, Transition, Verdict};
+pub use lifecycle::{
+    Change, Command, DeadReason, Disposition, Lifecycle, Refusal, RunLease, Transition, UnknownDeadReason, Verdict,
+};
 pub use pipeline::{Assessment, OnReject, Plan, PlanError, Progress, Step, SubmissionStatus};
 pub use pool::{Pool, Priority, UnknownPool, UnknownPriority};
 pub use retry::{InvalidRetryPolicy, RetryPolicy};

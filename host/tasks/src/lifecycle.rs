@@ -67,14 +67,19 @@ impl DeadReason {
     }
 }
 
-impl FromStr for DeadReason {
-    type Err = crate::UnknownState;
+/// A reason that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown reason: {0:?}, expected one of failed, exhausted, crashed")]
+pub struct UnknownDeadReason(pub String);
 
-    fn from_str(text: &str) -> Result<Self, crate::UnknownState> {
+impl FromStr for DeadReason {
+    type Err = UnknownDeadReason;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDeadReason> {
         Self::ALL
             .into_iter()
             .find(|reason| reason.as_str() == text)
-            .ok_or_else(|| crate::UnknownState(text.to_owned()))
+            .ok_or_else(|| UnknownDeadReason(text.to_owned()))
     }
 }
 

@@ -177,12 +177,10 @@ impl Extract {
             .collect();
         let mut answers: Vec<Option<free_text::Answer>> = Vec::new();
         answers.resize_with(self.settings.entities.len(), || None);
-        if entities.is_empty() {
+        let Some(model) = self.settings.model.as_ref().filter(|_| !entities.is_empty()) else {
             return Ok(answers);
-        }
-        for (index, answer) in
-            free_text::ask_model(&self.settings.model, &self.system, &entities, sources, read, chosen)?
-        {
+        };
+        for (index, answer) in free_text::ask_model(model, &self.system, &entities, sources, read, chosen)? {
             answers[index] = Some(answer);
         }
         Ok(answers)

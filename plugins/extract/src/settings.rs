@@ -32,8 +32,9 @@ struct RawSettings {
     #[serde(default)]
     fields: Vec<String>,
     entities: Map<String, Value>,
+    /// `null`: rules alone.
     #[serde(default = "default_model")]
-    model: String,
+    model: Option<String>,
     #[serde(default = "default_confidence")]
     min_confidence: f32,
     date_order: Option<DateOrder>,
@@ -48,8 +49,8 @@ pub(crate) enum DateOrder {
     Mdy,
 }
 
-fn default_model() -> String {
-    "generator".to_owned()
+fn default_model() -> Option<String> {
+    Some("generator".to_owned())
 }
 
 fn default_confidence() -> f32 {
@@ -87,7 +88,8 @@ pub(crate) struct Entity {
 pub(crate) struct Settings {
     pub(crate) fields: Vec<String>,
     pub(crate) entities: Vec<Entity>,
-    pub(crate) model: String,
+    /// The generator to ask; without one the rules answer alone.
+    pub(crate) model: Option<String>,
     pub(crate) min_confidence: f32,
     pub(crate) date_order: Option<DateOrder>,
     /// Two letters, upper case; numbers without a country code are read as of this country.
@@ -113,11 +115,11 @@ impl Settings {
         if !(0.0..=1.0).contains(&raw.min_confidence) {
             problems.add("/min_confidence".into(), "range", "must be 0 to 1: it is a probability");
         }
-        if raw.model.trim().is_empty() {
+        if raw.model.as_ref().is_some_and(|model| model.trim().is_empty()) {
             problems.add(
                 "/model".into(),
                 "empty",
-                "must name a generator that the host has, for example `generator`",
+                "must name a generator that the host has, for example `generator`, or be null for rules alone",
             );
         }
         let country = raw.country.map(|country| country.to_ascii_uppercase());

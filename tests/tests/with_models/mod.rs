@@ -40,38 +40,38 @@ fn file(relative: &str, sha256: &str) -> FileSpec {
 /// `encoder` (all-MiniLM-L6-v2).
 pub(crate) fn encoder() -> ModelSpec {
     let tokenizer = file("models/all-MiniLM-L6-v2-tokenizer.json", TOKENIZER_SHA256);
-    ModelSpec {
-        name: "encoder".into(),
-        version: "1".into(),
-        task: ModelTask::Encoder {
-            tokenizer,
-            max_tokens: 256,
-        },
-        file: file("models/all-MiniLM-L6-v2-int8.onnx", ENCODER_SHA256),
-    }
+    let task = ModelTask::Encoder {
+        tokenizer,
+        max_tokens: 256,
+    };
+    let weights = file("models/all-MiniLM-L6-v2-int8.onnx", ENCODER_SHA256);
+    ModelSpec::new("encoder", "1", task, weights)
 }
 
 /// `generator` (SmolLM2-135M-Instruct).
 pub(crate) fn generator() -> ModelSpec {
-    ModelSpec {
-        name: "generator".into(),
-        version: "1".into(),
-        task: ModelTask::Generator {
-            context_tokens: 2_048,
-            prefix_slots: 2,
-        },
-        file: file("models/SmolLM2-135M-Instruct.Q4_1.gguf", GENERATOR_SHA256),
-    }
+    let task = ModelTask::Generator {
+        context_tokens: 2_048,
+        prefix_slots: 2,
+    };
+    let weights = file("models/SmolLM2-135M-Instruct.Q4_1.gguf", GENERATOR_SHA256);
+    ModelSpec::new("generator", "1", task, weights)
 }
 
 /// An engine with these models.
 pub(crate) fn engine(models: Vec<ModelSpec>) -> Engine {
+    engine_and_models(models).0
+}
+
+/// The same, and the models themselves.
+pub(crate) fn engine_and_models(models: Vec<ModelSpec>) -> (Engine, Inference) {
     let options = Options {
         onnxruntime: cached("lib/libonnxruntime.so"),
         ..Options::default()
     };
     let inference = Inference::start(options, models).expect("the models start");
-    Engine::new(EngineOptions::default(), inference).expect("the engine starts")
+    let engine = Engine::new(EngineOptions::default(), inference.clone()).expect("the engine starts");
+    (engine, inference)
 }
 
 /// Builds `name` and installs it with every grant in an engine with these models.

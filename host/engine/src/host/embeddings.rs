@@ -3,7 +3,7 @@
 use formwork_bindings::v1::host::embeddings::{Embedded, Host};
 use formwork_bindings::v1::host::host_types::HostError;
 
-use super::{host_error, model_id};
+use super::model_id;
 use crate::limits::ELEMENT_BYTES;
 use crate::state::State;
 
@@ -19,7 +19,7 @@ impl Host for State {
                     vectors: embeddings.vectors,
                 })
             }
-            Err(error) => Err(host_error(&error)),
+            Err(error) => Err(self.refused(&error)),
         })
     }
 }

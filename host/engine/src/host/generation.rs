@@ -7,7 +7,7 @@ use formwork_bindings::v1::host::host_types::HostError;
 use formwork_inference::GenerationRequest;
 use wasmtime::component::Resource;
 
-use super::{host_error, model_id};
+use super::model_id;
 use crate::limits::ELEMENT_BYTES;
 use crate::state::State;
 
@@ -41,7 +41,7 @@ impl Host for State {
                 let handle = self.open(completion)?;
                 Ok(Ok(Resource::new_own(handle.rep())))
             }
-            Err(error) => Ok(Err(host_error(&error))),
+            Err(error) => Ok(Err(self.refused(&error))),
         }
     }
 }
@@ -52,7 +52,7 @@ impl HostCompletion for State {
         let completion = self.table.get_mut(&running(&handle))?;
         let chunk = match completion.next().await {
             Ok(chunk) => chunk,
-            Err(error) => return Ok(Err(host_error(&error))),
+            Err(error) => return Ok(Err(self.refused(&error))),
         };
         if let Some(summary) = completion.summary() {
             self.meter.used_model(&summary.model);

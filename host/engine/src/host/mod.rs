@@ -19,6 +19,14 @@ use crate::state::State;
 
 impl host_types::Host for State {}
 
+impl State {
+    /// Inference refused something: the guest gets it as a value, the call's report its code.
+    fn refused(&self, error: &Error) -> HostError {
+        self.meter.inference_failed(error.code());
+        host_error(error)
+    }
+}
+
 /// A model's identity in the contract's words.
 fn model_id(model: &formwork_inference::ModelId) -> ModelId {
     ModelId {
@@ -38,7 +46,11 @@ fn host_error(error: &Error) -> HostError {
             limit: *limit,
             asked: *got,
         }),
-        Error::Busy { .. } | Error::ShuttingDown => HostError::Unavailable(error.to_string()),
+        Error::Busy { .. } | Error::ShuttingDown | Error::Memory { .. } => HostError::Unavailable(error.to_string()),
+        // Why stands in the host's log: paths are not a plugin's business.
+        Error::LoadFailed { model, .. } => {
+            HostError::Unavailable(format!("model {model} could not be loaded, it will be tried again"))
+        }
         Error::DeadlineExceeded => HostError::DeadlineExceeded,
         Error::Cancelled => HostError::Cancelled,
         _ => HostError::Internal(error.to_string()),

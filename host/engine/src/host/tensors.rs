@@ -4,7 +4,6 @@ use formwork_bindings::v1::host::host_types::HostError;
 use formwork_bindings::v1::host::tensors::{self, Host, TensorData};
 use formwork_inference as inference;
 
-use super::host_error;
 use crate::limits::ELEMENT_BYTES;
 use crate::state::State;
 
@@ -33,7 +32,7 @@ impl Host for State {
                     .map(|(name, tensor)| Ok((name, to_guest(tensor)?)))
                     .collect()
             }
-            Err(error) => Err(host_error(&error)),
+            Err(error) => Err(self.refused(&error)),
         })
     }
 }

@@ -6,8 +6,7 @@
 //! no token is merged across the border between template and text. Rejected: tokenising the rendered
 //! prompt as a whole with special tokens on.
 
-use llama_cpp_2::model::{LlamaChatMessage, LlamaChatTemplate, LlamaModel};
-use llama_cpp_2::token::LlamaToken;
+use super::native::{Model, Token};
 
 const SYSTEM_MARK: &str = "FORMWORK-SYSTEM-TEXT";
 const USER_MARK: &str = "FORMWORK-USER-TEXT";
@@ -15,62 +14,53 @@ const USER_MARK: &str = "FORMWORK-USER-TEXT";
 /// The template's tokens around the texts.
 #[derive(Debug)]
 pub(crate) struct ChatPrompt {
-    before_system: Vec<LlamaToken>,
-    between: Vec<LlamaToken>,
+    before_system: Vec<Token>,
+    between: Vec<Token>,
     /// Before the user text when there is no system text.
-    before_user: Vec<LlamaToken>,
-    after: Vec<LlamaToken>,
+    before_user: Vec<Token>,
+    after: Vec<Token>,
+}
+
+/// A prompt, and how much of it does not depend on the user.
+#[derive(Debug)]
+pub(crate) struct Prompt {
+    pub(crate) tokens: Vec<Token>,
+    /// Tokens up to where the user's text begins.
+    pub(crate) prefix: usize,
 }
 
 impl ChatPrompt {
-    pub(crate) fn load(model: &LlamaModel) -> Result<Self, String> {
-        let template = match model.chat_template(None) {
-            Ok(template) => template,
-            Err(_) => LlamaChatTemplate::new("chatml").map_err(|error| error.to_string())?,
-        };
-        let with_system = render(model, &template, true)?;
+    pub(crate) fn load(model: &Model) -> Result<Self, String> {
+        let user = ("user", USER_MARK);
+        let with_system = model.render(&[("system", SYSTEM_MARK), user])?;
         let (before_system, rest) = with_system
             .split_once(SYSTEM_MARK)
             .ok_or("the chat template drops the system text")?;
         let (between, after) = rest
             .split_once(USER_MARK)
             .ok_or("the chat template drops the user text")?;
-        let without = render(model, &template, false)?;
+        let without = model.render(&[user])?;
         let (before_user, _) = without
             .split_once(USER_MARK)
             .ok_or("the chat template drops the user text")?;
-        let tokens = |text: &str, first: bool| model.vocab().tokenize(text.as_bytes(), first, true);
         Ok(Self {
-            before_system: tokens(before_system, true),
-            between: tokens(between, false),
-            before_user: tokens(before_user, true),
-            after: tokens(after, false),
+            before_system: model.tokens(before_system, true, true),
+            between: model.tokens(between, false, true),
+            before_user: model.tokens(before_user, true, true),
+            after: model.tokens(after, false, true),
         })
     }
 
-    pub(crate) fn tokens(&self, model: &LlamaModel, system: &str, user: &str) -> Vec<LlamaToken> {
-        let text = |text: &str| model.vocab().tokenize(text.as_bytes(), false, false);
+    pub(crate) fn tokens(&self, model: &Model, system: &str, user: &str) -> Prompt {
         let mut tokens = if system.is_empty() {
             self.before_user.clone()
         } else {
-            [self.before_system.clone(), text(system), self.between.clone()].concat()
+            let system = model.tokens(system, false, false);
+            [self.before_system.as_slice(), &system, &self.between].concat()
         };
-        tokens.extend(text(user));
+        let prefix = tokens.len();
+        tokens.extend(model.tokens(user, false, false));
         tokens.extend_from_slice(&self.after);
-        tokens
+        Prompt { tokens, prefix }
     }
-}
-
-fn render(model: &LlamaModel, template: &LlamaChatTemplate, with_system: bool) -> Result<String, String> {
-    let message = |role: &str, text: &str| {
-        LlamaChatMessage::new(role.to_owned(), text.to_owned()).map_err(|error| error.to_string())
-    };
-    let mut messages = Vec::new();
-    if with_system {
-        messages.push(message("system", SYSTEM_MARK)?);
-    }
-    messages.push(message("user", USER_MARK)?);
-    model
-        .apply_chat_template(template, &messages, true)
-        .map_err(|error| format!("llama.cpp does not know the model's chat template: {error}"))
 }

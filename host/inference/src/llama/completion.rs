@@ -6,6 +6,7 @@ use crate::call::CallContext;
 use crate::error::Error;
 use crate::limits;
 use crate::model::ModelId;
+use crate::residency::Lease;
 
 /// One generation. The model's chat template is applied to `system` and `prompt`; markers of the
 /// template within them stay text.
@@ -124,6 +125,8 @@ pub struct Completion {
     pub(crate) call: CallContext,
     pub(crate) summary: Option<Summary>,
     pub(crate) failed: Option<Error>,
+    /// Keeps the model loaded.
+    pub(crate) lease: Lease,
 }
 
 impl Completion {
@@ -153,6 +156,17 @@ impl Completion {
             }
             Some(Event::End(Err(error))) => self.fail(error),
             None => self.fail(Error::Native("the generator died".to_owned())),
+        }
+    }
+
+    /// Resolves when the model has left this generation, whether it ended, was cancelled or ran late;
+    /// text that was not read yet is dropped. Cancelling does not wait for that; who must know that the
+    /// model is free again can.
+    pub async fn stopped(&mut self) {
+        while let Some(event) = self.events.recv().await {
+            if let Event::End(_) = event {
+                return;
+            }
         }
     }
 

@@ -1,11 +1,19 @@
 //! Generation with llama.cpp: one actor thread per GGUF model.
 
-pub(crate) mod chat_prompt;
+mod actor;
+mod chat_prompt;
 pub(crate) mod completion;
 pub(crate) mod generator;
-pub(crate) mod gguf_header;
-pub(crate) mod pattern_guard;
-pub(crate) mod prefix_slots;
-pub(crate) mod sampling;
+mod gguf_header;
+mod grammar_cache;
+mod metrics;
+mod native;
+mod pattern_guard;
+pub(crate) mod prefix_cache;
+mod prefix_files;
+mod sampling;
 pub(crate) mod schema_guard;
-pub(crate) mod text_stream;
+mod sequence;
+mod slots;
+mod text_stream;
+mod turns;

@@ -37,8 +37,8 @@ impl TextStream {
     }
 
     /// The text held back at the end of a generation. An incomplete character is dropped.
-    pub(crate) fn finish(self) -> String {
-        self.held
+    pub(crate) fn rest(&self) -> &str {
+        &self.held
     }
 
     fn decode(&mut self) {
@@ -104,7 +104,7 @@ mod tests {
         let mut stream = TextStream::new(vec!["END".to_owned()]);
         assert_eq!(stream.push(b"EN"), (String::new(), false));
         assert_eq!(stream.push(b"GINE E"), ("ENGINE ".to_owned(), false));
-        assert_eq!(stream.finish(), "E");
+        assert_eq!(stream.rest(), "E");
     }
 
     #[test]

@@ -43,12 +43,7 @@ pub(crate) fn tokenizer() -> FileSpec {
 }
 
 pub(crate) fn spec(name: &str, task: ModelTask, file: FileSpec) -> ModelSpec {
-    ModelSpec {
-        name: name.to_owned(),
-        version: "1".to_owned(),
-        task,
-        file,
-    }
+    ModelSpec::new(name, "1", task, file).at_start()
 }
 
 pub(crate) fn generator(name: &str) -> ModelSpec {
@@ -118,6 +113,15 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// The value of a counter in the process's registry; 0 if it does not exist yet.
 pub(crate) fn counter(name: &str, labels: &[(&str, &str)]) -> u64 {
+    sum(name, labels, |metric| metric.get_counter().get_value())
+}
+
+/// The value of a gauge.
+pub(crate) fn gauge(name: &str, labels: &[(&str, &str)]) -> u64 {
+    sum(name, labels, |metric| metric.get_gauge().get_value())
+}
+
+fn sum(name: &str, labels: &[(&str, &str)], value: impl Fn(&prometheus::proto::Metric) -> f64) -> u64 {
     let mut total = 0.0;
     for family in prometheus::gather() {
         if family.name() != name {
@@ -131,9 +135,20 @@ pub(crate) fn counter(name: &str, labels: &[(&str, &str)]) -> u64 {
                     .any(|label| label.name() == *key && label.value() == *value)
             });
             if matches {
-                total += metric.get_counter().get_value();
+                total += value(metric);
             }
         }
     }
     total as u64
+}
+
+/// How often a histogram of a model was told a value.
+pub(crate) fn observations(name: &str, model: &str) -> u64 {
+    let families = prometheus::gather();
+    let metrics = families.iter().filter(|family| family.name() == name);
+    let of_model = metrics.flat_map(|family| family.get_metric()).filter(|metric| {
+        let mut labels = metric.get_label().iter();
+        labels.any(|label| label.name() == "model" && label.value() == model)
+    });
+    of_model.map(|metric| metric.get_histogram().get_sample_count()).sum()
 }

@@ -7,6 +7,7 @@ mod cpu;
 mod demo;
 pub mod exit;
 mod form;
+mod model;
 pub mod output;
 mod plugin;
 mod ready;
@@ -102,6 +103,9 @@ enum Command {
     /// Build, check, look into and list plugins.
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Look at models of a running server, load and unload them.
+    #[command(subcommand)]
+    Model(model::Command),
     /// What the host starts to compile one component: the component on standard input, machine code on standard output.
     #[command(name = compile::COMMAND, hide = true)]
     CompileComponent(compile::Options),
@@ -124,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Dead(command) => block_on(task::dead(command, global)),
         Command::Pool(command) => block_on(task::pools(command, global)),
         Command::Plugin(command) => plugin::run(command, global),
+        Command::Model(command) => model::run(command, global),
         Command::CompileComponent(options) => compile::run(&options),
     });
     match result {

@@ -242,7 +242,12 @@ fn shown_step(run: &StepRun) -> Value {
     });
     match &report.result {
         Ok(output) => step["output"] = output.json.clone(),
-        Err(error) => step["error"] = json!({ "code": error.code(), "message": error.to_string() }),
+        Err(error) => {
+            step["error"] = json!({ "code": error.code(), "message": run.report.message() });
+            if !run.report.refused.is_empty() {
+                step["error"]["refused"] = json!(run.report.refused);
+            }
+        }
     }
     step
 }

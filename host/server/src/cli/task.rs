@@ -377,6 +377,7 @@ fn list_pools(answer: &Value, global: &Global) -> Result<(), Failure> {
     let mut table = Table::new(&[
         "pool",
         "here",
+        "paused",
         "threads",
         "CPUs",
         "enforced by",
@@ -398,6 +399,7 @@ fn list_pools(answer: &Value, global: &Global) -> Result<(), Failure> {
         table.row([
             count("name"),
             count("presence"),
+            count("paused"),
             count("threads"),
             cpus,
             count("enforcement"),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::{ConfigError, Role};
+use crate::retention::RetentionDays;
 
 /// Names the folder of models, libraries and built plugins.
 pub const CACHE_VARIABLE: &str = "FORMWORK_CACHE";
@@ -91,6 +92,8 @@ pub(super) fn table(cache: &Path) -> Result<toml::Table, ConfigError> {
     let tree = json!({
         "roles": Role::ALL,
         "store": STORE, "store_file": "", "redis": "", "redis_file": "",
+        // For ever: what is deleted is the operator's decision.
+        "retention": RetentionDays::default(),
         "http": {
             "listen": LISTEN, "token": "", "token_file": "",
             "body_limit_bytes": BODY_LIMIT_BYTES, "lines_limit_bytes": LINES_LIMIT_BYTES,
@@ -107,8 +110,11 @@ pub(super) fn table(cache: &Path) -> Result<toml::Table, ConfigError> {
         "inference": {
             "onnxruntime": in_cache("lib/libonnxruntime.so"),
             "threads": inference.threads, "concurrency": inference.concurrency, "queue": inference.queue,
-            "embedding_cache_entries": inference.embedding_cache_entries,
-            "batch_tokens": inference.batch_tokens, "tensor_bytes": inference.tensor_bytes,
+            "embedding_cache_bytes": inference.embedding_cache_bytes, "memory_bytes": inference.memory_bytes,
+            "batch_tokens": inference.batch_tokens, "integer_arithmetic": inference.integer_arithmetic,
+            "tensor_bytes": inference.tensor_bytes,
+            "prefix_memory_bytes": inference.prefix_memory_bytes, "prefix_folder": in_cache("prefixes"),
+            "prefix_disk_bytes": inference.prefix_disk_bytes,
         },
         "models": [
             { "name": ENCODER[0], "version": ENCODER[1], "file": file(ENCODER[2], ENCODER[3]),
@@ -119,7 +125,7 @@ pub(super) fn table(cache: &Path) -> Result<toml::Table, ConfigError> {
         "plugins": {
             "folder": in_cache("plugins"),
             // What each first-party plugin needs and no more.
-            "grants": { "validate": [], "classify": ["embeddings"], "extract": ["generation"], "export": ["sink"] },
+            "grants": { "validate": [], "classify": ["embeddings"], "extract": ["generation"], "respond": ["generation"], "export": ["sink"] },
         },
     });
     toml::Table::try_from(tree).map_err(|error| ConfigError::Value {

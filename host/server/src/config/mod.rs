@@ -22,6 +22,8 @@ use formwork_manifest::Grant;
 use formwork_scheduler::SchedulerOptions;
 use serde::{Deserialize, Serialize};
 
+use crate::retention::RetentionDays;
+
 pub use roles::{Role, Roles};
 pub use store_url::{StoreUrl, masked};
 
@@ -94,6 +96,8 @@ pub struct Config {
     pub redis: String,
     /// A file that holds `redis`; empty: none.
     pub redis_file: PathBuf,
+    /// How long submissions and exports are kept.
+    pub retention: RetentionDays,
     /// The HTTP API.
     pub http: Http,
     /// What is logged, and how.
@@ -104,7 +108,7 @@ pub struct Config {
     pub engine: EngineOptions,
     /// Native inference.
     pub inference: formwork_inference::Options,
-    /// The models that are loaded at start.
+    /// The models: what may be called, and when each is loaded.
     pub models: Vec<ModelSpec>,
     /// The plugins that are loaded at start.
     pub plugins: Plugins,

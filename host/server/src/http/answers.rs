@@ -57,6 +57,9 @@ pub(crate) struct StepSnapshot {
     /// The step's name.
     #[schema(example = "check")]
     step: String,
+    /// Which rung of the step's fallback chain; absent: the step's own plugin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rung: Option<usize>,
     /// `ready`, `making`, `absent` (the next submission asks for it) or `none` (there can be none).
     #[schema(example = "ready")]
     state: &'static str,
@@ -68,8 +71,8 @@ pub(crate) struct StepSnapshot {
     reason: Option<String>,
 }
 
-impl From<(&str, SnapshotStatus)> for StepSnapshot {
-    fn from((step, status): (&str, SnapshotStatus)) -> Self {
+impl From<(&str, usize, SnapshotStatus)> for StepSnapshot {
+    fn from((step, rung, status): (&str, usize, SnapshotStatus)) -> Self {
         let (state, bytes, reason) = match status {
             SnapshotStatus::Ready(info) => ("ready", Some(info.bytes), None),
             SnapshotStatus::Making => ("making", None, None),
@@ -78,6 +81,7 @@ impl From<(&str, SnapshotStatus)> for StepSnapshot {
         };
         Self {
             step: step.to_owned(),
+            rung: (rung > 0).then_some(rung),
             state,
             bytes,
             reason,

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use formwork_inference::ModelState;
+use formwork_inference::{Load, ModelState, ModelStatus};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -30,7 +30,8 @@ pub(crate) struct Check {
     name: String,
     /// Whether it can.
     ready: bool,
-    /// Whether the server is not ready without it. A plugin that was refused is not: the others serve.
+    /// Whether the server is not ready without it. A plugin that was refused is not required, nor a model that is loaded
+    /// on demand: the others serve.
     required: bool,
     /// Why not.
     reason: Option<String>,
@@ -68,13 +69,7 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
     checks.push(Check::new("store", store));
     let recovering = (!app.scheduler.is_ready()).then(|| "tasks of the process before are being taken back".to_owned());
     checks.push(Check::new("scheduler", recovering));
-    for model in app.inference.models() {
-        let reason = match model.state {
-            ModelState::Ready => None,
-            other => Some(format!("{other:?}").to_lowercase()),
-        };
-        checks.push(Check::new(format!("model:{}", model.id.name), reason));
-    }
+    checks.extend(app.inference.models().iter().map(model));
     checks.push(Check::new("sandbox", app.catalog.warning().map(str::to_owned)));
     let none = app
         .catalog
@@ -106,6 +101,23 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(Readiness { ready, checks })).into_response()
+}
+
+/// A model that is not in memory is no fault: the next call loads it. One that cannot be loaded fails the calls for it and
+/// no others, unless it was to be there from the start.
+fn model(model: &ModelStatus) -> Check {
+    let reason = match model.state {
+        ModelState::Failed | ModelState::Stopped => {
+            let reason = model.reason.as_deref().unwrap_or("the server is stopping");
+            Some(format!("{}: {reason}", model.state.as_str()))
+        }
+        _ => None,
+    };
+    let check = Check::new(format!("model:{}", model.id.name), reason);
+    Check {
+        required: model.load == Load::Start,
+        ..check
+    }
 }
 
 fn file_name(path: &std::path::Path) -> String {

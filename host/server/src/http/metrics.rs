@@ -79,6 +79,7 @@ pub(crate) fn observe(method: &Method, route: &str, status: StatusCode, elapsed:
         Method::GET => "GET",
         Method::PUT => "PUT",
         Method::POST => "POST",
+        Method::PATCH => "PATCH",
         _ => "other",
     };
     if let Some(requests) = REQUESTS.as_ref() {

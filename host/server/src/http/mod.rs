@@ -74,6 +74,13 @@ fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<App>)> {
         ("/v1/plugins", &["get", "post"], get(plugins::list).post(plugins::push)),
         ("/v1/plugins/{name}", &["get"], get(plugins::get)),
         ("/v1/models", &["get"], get(models::list)),
+        (
+            "/v1/models/{name}",
+            &["get", "patch"],
+            get(models::get).patch(models::patch),
+        ),
+        ("/v1/models/{name}/load", &["post"], post(models::load)),
+        ("/v1/models/{name}/unload", &["post"], post(models::unload)),
     ]
 }
 

@@ -29,7 +29,9 @@ use super::{dead_letters, exports, forms, health, metrics, models, plugins, pool
         forms::list, forms::get, forms::put, forms::versions, forms::version, validation::one, validation::lines,
         submissions::create, submissions::list, submissions::get, exports::get,
         tasks::list, tasks::get, tasks::cancel, tasks::retry,
-        dead_letters::list, dead_letters::redrive, pools::list, pools::change, pools::pause, pools::resume, plugins::list, plugins::push, plugins::get, models::list
+        dead_letters::list, dead_letters::redrive, pools::list, pools::change, pools::pause, pools::resume,
+        plugins::list, plugins::push, plugins::get,
+        models::list, models::get, models::patch, models::load, models::unload
     )
 )]
 struct Api;

@@ -85,6 +85,8 @@ codes! {
     UnknownPool "unknown-pool" NOT_FOUND "The pool does not exist" false;
     /// No plugin of this name is installed.
     UnknownPlugin "unknown-plugin" NOT_FOUND "The plugin does not exist" false;
+    /// No model of this name is declared.
+    UnknownModel "unknown-model" NOT_FOUND "The model does not exist" false;
     /// The path exists and does not take this method; the `Allow` header lists those it takes.
     MethodNotAllowed "method-not-allowed" METHOD_NOT_ALLOWED "The method is not allowed here" false;
     /// The request, its body included, took longer than `http.request_timeout_ms`.
@@ -93,6 +95,8 @@ codes! {
     VersionTaken "version-taken" CONFLICT "The plugin's version is taken" false;
     /// The task is in a state that does not allow this; `detail` names the state.
     WrongState "wrong-state" CONFLICT "The task's state does not allow this" false;
+    /// Calls are using the model; it can be unloaded when they are done.
+    ModelInUse "model-in-use" CONFLICT "The model is in use" true;
     /// The body is larger than `limit` bytes.
     BodyTooLarge "body-too-large" PAYLOAD_TOO_LARGE "The body is too large" false;
     /// The body must be sent as `application/json`.
@@ -107,6 +111,10 @@ codes! {
     Internal "internal" INTERNAL_SERVER_ERROR "The server failed" true;
     /// A plugin could not do its work; `detail` says which one and why.
     PluginFailed "plugin-failed" INTERNAL_SERVER_ERROR "A plugin failed" false;
+    /// The model cannot be loaded; `detail` says why.
+    ModelNotLoaded "model-not-loaded" INTERNAL_SERVER_ERROR "The model cannot be loaded" true;
+    /// The model finds no memory: what is loaded is in use or pinned, or the model is larger than `inference.memory_bytes`.
+    NoModelMemory "no-model-memory" SERVICE_UNAVAILABLE "There is no memory for the model" true;
     /// Too many requests wait for a sandbox; try again after `Retry-After` seconds.
     Busy "busy" SERVICE_UNAVAILABLE "The server is busy" true;
     /// The server is stopping, or cannot record anything now.
@@ -248,6 +256,22 @@ impl IntoResponse for Problem {
         let mut response = self.code.status().into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+impl From<formwork_inference::Error> for Problem {
+    fn from(error: formwork_inference::Error) -> Self {
+        use formwork_inference::Error;
+        let code = match &error {
+            Error::UnknownModel { .. } => Code::UnknownModel,
+            Error::InUse { .. } => Code::ModelInUse,
+            Error::Memory { .. } => Code::NoModelMemory,
+            Error::Busy { .. } => Code::Busy,
+            Error::ShuttingDown => Code::Unavailable,
+            Error::DeadlineExceeded | Error::Cancelled => Code::RequestTimeout,
+            _ => Code::ModelNotLoaded,
+        };
+        Self::new(code, error.to_string())
     }
 }
 
