@@ -412,15 +412,7 @@ impl<'a> Unit<'a> {
         }
         let expected = i64::try_from(updates.len()).unwrap_or(i64::MAX);
         let command = doc! { "update": collection, "updates": updates, "ordered": true };
-        let reply = self
-            .database
-            .raw
-            .run_command(command)
-            .session(&mut self.session)
-            .await?;
-        if reply.get_array("writeErrors").is_ok_and(|errors| !errors.is_empty()) {
-            return Err(write_error(&reply));
-        }
+        let reply = self.send(command).await?;
         let matched = match reply.get("n") {
             Some(Bson::Int32(n)) => i64::from(*n),
             Some(Bson::Int64(n)) => *n,
@@ -439,16 +431,18 @@ impl<'a> Unit<'a> {
             return Ok(());
         }
         let command = doc! { "delete": collection, "deletes": deletes, "ordered": true };
-        let reply = self
-            .database
-            .raw
-            .run_command(command)
-            .session(&mut self.session)
-            .await?;
+        self.send(command).await?;
+        Ok(())
+    }
+
+    /// Sends a write command; a write that was refused aborts.
+    async fn send(&mut self, command: Document) -> Result<Document, Abort> {
+        let run = self.database.raw.run_command(command);
+        let reply = run.session(&mut self.session).await?;
         if reply.get_array("writeErrors").is_ok_and(|errors| !errors.is_empty()) {
             return Err(write_error(&reply));
         }
-        Ok(())
+        Ok(reply)
     }
 
     /// The session, to commit; the counters' slot, to keep until then; and what follows from the commit.
