@@ -141,6 +141,7 @@ image: build ## make the container image formwork:latest; needs Docker
 	@rm -rf "$(FORMWORK_CACHE)/image" && mkdir -p "$(FORMWORK_CACHE)/image/bin" "$(FORMWORK_CACHE)/image/share"
 	@ln "$(FORMWORK)" "$(FORMWORK_CACHE)/image/bin/formwork"
 	@cp -al "$(FORMWORK_CACHE)/lib" "$(FORMWORK_CACHE)/models" "$(FORMWORK_CACHE)/plugins" "$(FORMWORK_CACHE)/image/share/"
+	@cp -a examples "$(FORMWORK_CACHE)/image/share/"
 	docker build --tag formwork:latest --file Dockerfile $(IMAGE_FLAGS) "$(FORMWORK_CACHE)/image"
 
 clean: ## remove what was compiled; libraries and models stay

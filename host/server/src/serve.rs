@@ -16,7 +16,7 @@ use formwork_inference::Inference;
 use formwork_pipeline::{Catalog, CatalogError, RefusedPlugin};
 use formwork_scheduler::{DrainReport, Lane, Scheduler, TaskRunner};
 use formwork_store::Store;
-use formwork_store::cluster::ClusterStore;
+use formwork_store::cluster::{ClusterStore, Options as ClusterOptions};
 use formwork_store::sqlite::{Durability, Options as SqliteOptions, SqliteStore};
 use formwork_tasks::Pool;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,13 @@ use crate::plugin_library::PluginLibrary;
 use crate::retention;
 use crate::runner::StepRunner;
 use crate::waiters::Waiters;
+
+/// How long a start waits for MongoDB: longer than a replica set takes to be made and to elect, short enough that whoever
+/// started the process with a wrong address still looks at it.
+const STORE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two attempts to reach MongoDB, each of which waits some seconds itself.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why the product did not start.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +154,22 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
         .map_err(|(key, message)| StartError::StoreUrl { key, message })?;
     match url {
         StoreUrl::Sqlite { path, interval } => open_sqlite(path, interval).await,
-        StoreUrl::Cluster(options) => Ok(Arc::new(ClusterStore::open(options).await?)),
+        StoreUrl::Cluster(options) => open_cluster(options).await,
+    }
+}
+
+/// Opens the store of many nodes. Containers of one system start together, and the database is not the first to be there.
+async fn open_cluster(options: ClusterOptions) -> Result<Arc<dyn Store>, StartError> {
+    let began = Instant::now();
+    loop {
+        match ClusterStore::open(options.clone()).await {
+            Ok(store) => return Ok(Arc::new(store)),
+            Err(error @ formwork_store::Error::Unavailable { .. }) if began.elapsed() < STORE_PATIENCE => {
+                tracing::warn!(%error, "waiting for the database");
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -183,8 +205,15 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; what was started before is stopped.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let machinery = Machinery::start(&config).await?;
-        Self::start_with(config, machinery).await
+        // First: without its store nothing is served, however many plugins are compiled.
+        let store = open_store(&config).await?;
+        match Machinery::start(&config).await {
+            Ok(machinery) => Self::start_running(config, machinery, store, |steps| Arc::new(steps)).await,
+            Err(error) => {
+                store.close().await;
+                Err(error)
+            }
+        }
     }
 
     /// [`Server::start`] with models and plugins that are loaded already.
@@ -192,7 +221,8 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn start_with(config: Config, machinery: Machinery) -> Result<Self, StartError> {
-        Self::start_running(config, machinery, |steps| Arc::new(steps)).await
+        let store = open_store(&config).await?;
+        Self::start_running(config, machinery, store, |steps| Arc::new(steps)).await
     }
 
     /// [`Server::start_with`], but tasks are run by what `runner` makes of the product's own: for the benches, which
@@ -200,9 +230,9 @@ impl Server {
     pub(crate) async fn start_running(
         config: Config,
         machinery: Machinery,
+        store: Arc<dyn Store>,
         runner: impl FnOnce(StepRunner) -> Arc<dyn TaskRunner>,
     ) -> Result<Self, StartError> {
-        let store = open_store(&config).await?;
         let forms = Forms::new(Arc::clone(&store));
         let draining = CancellationToken::new();
         let library = PluginLibrary::start(Arc::clone(&store), machinery.catalog.clone(), draining.clone()).await;
@@ -342,7 +372,7 @@ impl Server {
 }
 
 /// Ends when the process is told to stop.
-async fn signalled() {
+pub(crate) async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
     match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(mut terminate), Ok(mut interrupt)) => {

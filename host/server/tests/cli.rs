@@ -180,3 +180,15 @@ fn a_form_is_applied_used_and_looked_at_and_the_server_ends_when_told() {
     let in_task = |line: &Value| line["message"] == "step done" && line["span"]["correlation_id"] == *id;
     assert!(messages.iter().any(in_task), "{messages:#?}");
 }
+
+#[test]
+fn a_cause_that_an_error_names_itself_is_said_once() {
+    use formwork_server::cli::exit::Failure;
+    let cause = std::io::Error::other("the disk is gone");
+    let named = anyhow::Error::new(formwork_server::serve::StartError::Folder {
+        path: "data".into(),
+        source: cause,
+    });
+    let text = Failure::Failed(named.context("starting")).to_string();
+    assert_eq!(text, "starting: making the folder data: the disk is gone");
+}

@@ -89,7 +89,7 @@ fn unknown_keys_are_errors_that_name_the_nearest() {
         variable.contains("FORMWORK_HTTP__LISEN") && variable.contains("http.listen"),
         "{variable}"
     );
-    let warned = load(None, &[("FORMWORK_SERVICE_HOST", "10.0.0.1")]).unwrap().warnings;
+    let warned = load(None, &[("FORMWORK_SERVICE_HOST", "10.0.0.1")]).unwrap().warnings();
     assert!(
         warned.iter().any(|warning| warning.contains("FORMWORK_SERVICE_HOST")),
         "{warned:?}"
@@ -141,12 +141,19 @@ fn what_is_printed_is_a_configuration() {
 
 #[test]
 fn a_listener_for_everybody_without_a_token_is_warned_about() {
-    let open = load(Some("[http]\nlisten = \"0.0.0.0:8080\""), &[]).unwrap().warnings;
+    let open = load(Some("[http]\nlisten = \"0.0.0.0:8080\""), &[]).unwrap();
+    let open = open.warnings();
     assert!(open.iter().any(|warning| warning.contains("token")), "{open:?}");
     let guarded = load(Some("[http]\nlisten = \"0.0.0.0:8080\"\ntoken = \"x\""), &[])
         .unwrap()
-        .warnings;
+        .warnings();
     assert!(guarded.is_empty(), "{guarded:?}");
+    let worker = "store = \"mongodb://db/formwork?replicaSet=rs0\"\nredis = \"redis://index\"\nroles = [\"batched\"]";
+    let worker = load(Some(&format!("{worker}\n[http]\nlisten = \"0.0.0.0:8080\"")), &[]).unwrap();
+    assert!(
+        worker.warnings().is_empty(),
+        "a process without the API serves probes only"
+    );
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub enum Error {
     Fatal(String),
     /// The database cannot be reached now, or others were always faster. Whether a write was recorded is unknown:
     /// repeat it, with the same idempotency key or run lease.
-    #[error("database cannot be reached at {operation}, try again: {source}")]
+    #[error("database not available ({operation}), try again: {source}")]
     Unavailable {
         /// What was being done.
         operation: &'static str,

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 #[non_exhaustive]
 pub enum Failure {
     /// Exit code 1: what was asked did not work.
-    #[error("{0:#}")]
+    #[error("{}", whole(.0))]
     Failed(anyhow::Error),
     /// Exit code 2: the command or the configuration cannot be right.
     #[error("{0}")]
@@ -64,4 +64,16 @@ impl From<&Failure> for ExitCode {
     fn from(failure: &Failure) -> Self {
         Self::from(failure.code())
     }
+}
+
+/// An error with its causes. Most of ours name their cause themselves: it is not said twice.
+fn whole(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }

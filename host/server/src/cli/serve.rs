@@ -6,7 +6,7 @@ use super::Global;
 use super::exit::Failure;
 use super::output::print;
 use crate::config::{LogFormat, Roles};
-use crate::serve::Server;
+use crate::serve::{Server, signalled};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -51,7 +51,7 @@ pub(crate) fn run(options: &Options, _: &Global) -> Result<(), Failure> {
         .as_ref()
         .map_or_else(|| "none".to_owned(), |file| file.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = file, "starting");
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings() {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -60,7 +60,14 @@ pub(crate) fn run(options: &Options, _: &Global) -> Result<(), Failure> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let server = Server::start(loaded.config).await?;
+        // A process with the number 1, as in a container, has no default action for signals.
+        let server = tokio::select! {
+            server = Server::start(loaded.config) => server?,
+            () = signalled() => {
+                tracing::info!("told to stop before everything was started");
+                std::process::exit(0);
+            }
+        };
         server.until_stopped().await;
         Ok(())
     })

@@ -200,8 +200,8 @@ pub struct Loaded {
     pub config: Config,
     /// The file it was read from.
     pub file: Option<PathBuf>,
-    /// What an operator should know, for the log.
-    pub warnings: Vec<String>,
+    /// Variables of the environment that look like settings and are none.
+    not_taken: Vec<String>,
     /// All keys with their effective values.
     effective: toml::Table,
 }
@@ -214,6 +214,20 @@ impl Loaded {
     pub fn set_roles(&mut self, roles: Roles) -> Result<(), ConfigError> {
         self.config.roles = roles;
         check(&self.config)
+    }
+
+    /// What an operator should know, for the log.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let http = &self.config.http;
+        let open = self.config.roles.has(Role::Api) && !http.listen.ip().is_loopback() && http.token.is_empty();
+        let open = open.then(|| {
+            format!(
+                "the API listens on {} without a token: set http.token_file, or put a proxy that authenticates before it",
+                http.listen
+            )
+        });
+        self.not_taken.iter().cloned().chain(open).collect()
     }
 
     /// All keys with their effective values as TOML, secrets masked.
@@ -271,20 +285,14 @@ pub fn load_with(
     if let Some(path) = &file {
         layers::merge_file(&mut effective, path)?;
     }
-    let mut warnings = layers::merge_environment(&mut effective, &environment)?;
+    let not_taken = layers::merge_environment(&mut effective, &environment)?;
     read_secrets(&mut effective)?;
     let config = typed(&effective)?;
     check(&config)?;
-    if !config.http.listen.ip().is_loopback() && config.http.token.is_empty() {
-        warnings.push(format!(
-            "the API listens on {} without a token: set http.token_file, or put a proxy that authenticates before it",
-            config.http.listen
-        ));
-    }
     Ok(Loaded {
         config,
         file,
-        warnings,
+        not_taken,
         effective,
     })
 }

@@ -298,7 +298,8 @@ pub(super) fn failed(operation: &'static str) -> impl Fn(MongoError) -> Error {
             ErrorKind::Command(command) => PASSING.contains(&command.code),
             _ => error.contains_label(TRANSIENT_TRANSACTION_ERROR),
         };
-        let source = error.into();
+        // The kind says it; the driver's own text repeats labels and sources as `None`.
+        let source = error.kind.to_string().into();
         if passing {
             Error::Unavailable { operation, source }
         } else {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::super::http::publish;
 use super::super::work::Scratch;
 use super::job::{BenchRunner, Starts};
-use crate::serve::{Machinery, Server};
+use crate::serve::{Machinery, Server, open_store};
 
 /// The pool of the form's only step.
 const POOL: Pool = Pool::High;
@@ -94,7 +94,8 @@ impl Subject {
         config.store = format!("sqlite:{}{parameters}", folder.path().join("bench.db").display());
         let starts = Starts::default();
         let noted = starts.clone();
-        let server = Server::start_running(config, machinery.clone(), move |product| {
+        let store = open_store(&config).await?;
+        let server = Server::start_running(config, machinery.clone(), store, move |product| {
             Arc::new(BenchRunner {
                 starts: noted,
                 product: (row == Row::HttpValidate).then_some(product),
