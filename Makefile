@@ -39,7 +39,7 @@ QUEUES_REPORT ?= $(PEERS)/queues.md
 QUEUES_FLAGS ?=
 IMAGE_FLAGS ?=
 
-.PHONY: help rust setup guest-tools test-servers build plugins run demo lint test bench bench-peers bench-queues check-peers campaign fuzz broken-fence image clean
+.PHONY: help rust setup guest-tools test-servers build plugins run demo lint test bench bench-peers bench-queues check-peers campaign kill-ai fuzz broken-fence image clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -127,6 +127,13 @@ campaign: build ## kill the server a thousand times and check that nothing ackno
 	@rm -rf "$(FORMWORK_CACHE)/campaign" && mkdir -p "$(FORMWORK_CACHE)/campaign/plugins"
 	@cp "$(FORMWORK_CACHE)"/plugins/validate-*.wasm "$(FORMWORK_CACHE)"/plugins/export-*.wasm "$(FORMWORK_CACHE)/campaign/plugins"
 	cd "$(FORMWORK_CACHE)/campaign" && "$(CARGO_TARGET_DIR)/release/formwork-campaign" --formwork "$(FORMWORK)" --plugins plugins $(CAMPAIGN_FLAGS)
+
+# Not part of `make test`, which runs three kills of it.
+KILL_AI_FLAGS ?= --kills 100
+
+kill-ai: build test-servers ## kill the AI process a hundred times in mid-generation; compare the API's latencies
+	@mkdir -p "$(FORMWORK_CACHE)/campaign"
+	cd "$(FORMWORK_CACHE)/campaign" && "$(CARGO_TARGET_DIR)/release/formwork-kill-ai" --formwork "$(FORMWORK)" $(KILL_AI_FLAGS)
 
 fuzz: rust setup ## look for inputs that break a promise: FUZZ=package|host_calls|lifting FUZZ_SECONDS=60
 	@mkdir -p fuzz/artifacts fuzz/corpus/$(FUZZ)

@@ -80,7 +80,7 @@ impl Engine {
     }
 
     /// Installs a component: checks its validity, manifest, imports against `grants`, world and resources, compiles
-    /// it, and runs its self-tests. Nothing is kept of one that fails.
+    /// it, and runs its self-tests ([`EngineOptions::self_tests_infer`]). Nothing is kept of one that fails.
     ///
     /// Compiling takes seconds for a large component and blocks the calling thread.
     ///
@@ -95,7 +95,7 @@ impl Engine {
         let origin = self.origin(&component, &manifest, limits).await?;
         let (digest, size) = (Digest::of(&component), component.len());
         let plugin = Plugin::new(manifest, digest, size, Arc::new(origin), Arc::clone(snapshots));
-        self_test::run(&plugin).await?;
+        self_test::run(&plugin, options.self_tests_infer).await?;
         Ok(Arc::new(plugin))
     }
 

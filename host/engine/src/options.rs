@@ -35,6 +35,10 @@ pub struct EngineOptions {
     /// The program that compiles; none: this process does, on the calling thread.
     #[serde(skip)]
     pub compiler: Option<CompilerCommand>,
+    /// Off: self-tests are answered no inference, and those that ask for it are passed over. For processes that shall not
+    /// load models: another process runs them.
+    #[serde(skip)]
+    pub self_tests_infer: bool,
 }
 
 /// What compiling one component may use. It runs in a process of its own, which dies when it needs more.
@@ -92,6 +96,7 @@ impl Default for EngineOptions {
             compile: CompileOptions::default(),
             snapshots: SnapshotOptions::default(),
             compiler: None,
+            self_tests_infer: true,
         }
     }
 }

@@ -112,7 +112,10 @@ impl Machinery {
     fn load(config: &Config) -> Result<Self, StartError> {
         let began = Instant::now();
         let inference = Inference::start(config.inference.clone(), config.models.clone())?;
-        let engine = Engine::new(config.engine.clone(), inference.clone())?;
+        let mut engine = config.engine.clone();
+        // A process without AI work loads no models only to find out that a plugin is well.
+        engine.self_tests_infer = config.roles.has(Role::Batched);
+        let engine = Engine::new(engine, inference.clone())?;
         // Self-tests run guests: not on the runtime that serves requests.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

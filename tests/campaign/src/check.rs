@@ -88,7 +88,11 @@ pub(crate) async fn all(cluster: &Cluster, ledger: Vec<Line>) -> anyhow::Result<
 }
 
 /// Waits until no pool has work; says what is left after `patience`.
-async fn idle(client: &reqwest::Client, endpoint: &str, patience: Duration) -> anyhow::Result<Option<String>> {
+pub(crate) async fn idle(
+    client: &reqwest::Client,
+    endpoint: &str,
+    patience: Duration,
+) -> anyhow::Result<Option<String>> {
     let began = Instant::now();
     loop {
         let pools = api::get(client, &format!("{endpoint}/v1/pools")).await?;
@@ -161,7 +165,7 @@ async fn submission(client: &reqwest::Client, endpoint: &str, line: &Line) -> an
 }
 
 /// Whether each line follows from the one before by a legal edge; answers how often the reaper took the task back.
-fn history_is_legal(history: &[Value]) -> Result<u64, String> {
+pub(crate) fn history_is_legal(history: &[Value]) -> Result<u64, String> {
     let (mut state, mut taken_back, mut completed) = (None::<State>, 0, 0);
     for (index, event) in history.iter().enumerate() {
         let text = |key: &str| event[key].as_str().unwrap_or_default();

@@ -13,6 +13,7 @@ mod campaign;
 mod check;
 mod clients;
 mod cluster;
+pub mod kill_ai;
 
 pub use campaign::{Plan, Report, run};
 pub use cluster::{Cluster, ClusterFile, ProcessSpec};
