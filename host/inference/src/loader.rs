@@ -166,7 +166,7 @@ impl Loader {
             encoder,
             environment: runtime::environment(&self.options.onnxruntime, self.threads)?,
             threads: self.threads,
-            integer_arithmetic: self.options.integer_arithmetic,
+            integer_arithmetic: self.options.computes_integers(),
             queue: self.options.queue,
             tensor_bytes: self.options.tensor_bytes,
             permits: Arc::clone(&self.permits),

@@ -80,7 +80,7 @@ impl Inference {
         let (steps, threads) = options.share(models.len());
         let shutdown = CancellationToken::new();
         let cache = EmbeddingCache::new(options.embedding_cache_bytes);
-        let (tensor_bytes, integer_arithmetic) = (options.tensor_bytes, options.integer_arithmetic);
+        let (tensor_bytes, integer_arithmetic) = (options.tensor_bytes, options.computes_integers());
         let loader = Loader {
             options,
             threads,
