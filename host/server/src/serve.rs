@@ -19,6 +19,7 @@ use formwork_store::Store;
 use formwork_store::cluster::{ClusterStore, Options as ClusterOptions};
 use formwork_store::sqlite::{Durability, Options as SqliteOptions, SqliteStore};
 use formwork_tasks::Pool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Role, StoreUrl, masked};
@@ -259,6 +260,7 @@ impl Server {
             inference: machinery.inference,
             scheduler,
             forms,
+            streams: Arc::new(Semaphore::new(config.http.max_event_streams)),
             http: config.http.clone(),
             draining,
         });

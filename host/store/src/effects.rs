@@ -3,7 +3,7 @@
 //! Counting a million waiting tasks whenever somebody looks at a pool would be as slow as it is pointless;
 //! every move of a task is counted instead, and the sums are written with the commit.
 
-use crate::StoreEvent;
+use crate::{StoreEvent, TaskId};
 use formwork_tasks::{Pool, State};
 
 /// Events and counter changes of one write, or of a whole group.
@@ -31,6 +31,11 @@ impl Effects {
         if to == State::Available {
             self.tell(StoreEvent::TasksAvailable { pool });
         }
+    }
+
+    /// Tells who watches a task. It is known from before: nobody can watch one that is new.
+    pub(crate) fn changed(&mut self, task: TaskId) {
+        self.events.push(StoreEvent::TaskChanged { task });
     }
 
     /// Counts a task that is no longer kept. What was completed stays counted: it is how much was done, ever.

@@ -676,6 +676,11 @@ pub enum StoreEvent {
         /// The submission.
         id: SubmissionId,
     },
+    /// A task that there was before moved to another state, or said how far it is.
+    TaskChanged {
+        /// The task.
+        task: TaskId,
+    },
     /// Somebody wants a running task stopped.
     CancelRequested {
         /// The task.

@@ -60,6 +60,7 @@ macro_rules! every_case {
                 a_stale_lease_records_nothing,
                 a_second_completion_is_stale,
                 a_heartbeat_prolongs_and_tells_what_is_lost,
+                whoever_watches_a_task_is_told_of_every_move_and_of_progress,
                 progress_comes_with_a_heartbeat_and_belongs_to_its_run,
                 a_failed_task_waits_for_its_time,
                 a_released_task_has_spent_no_attempt,

@@ -1,6 +1,6 @@
 //! Talking to a running server.
 
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use super::Global;
@@ -61,22 +61,38 @@ impl Client {
     /// Sends a request and reads its JSON answer.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Value), Failure> {
         let (status, answer) = self.exchange(request).await?;
-        match status {
-            _ if status.is_success() => Ok((status, answer)),
-            StatusCode::NOT_FOUND => Err(Failure::NotFound(described(&answer))),
-            _ if status.is_client_error() => Err(Failure::Rejected(described(&answer))),
-            _ => Err(Failure::Failed(anyhow::anyhow!("{}", described(&answer)))),
+        match status.is_success() {
+            true => Ok((status, answer)),
+            false => Err(refusal(status, &answer)),
         }
     }
 
+    /// Sends a request whose answer is read while it comes; what is no success fails as in [`Client::send`].
+    pub(crate) async fn open(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let response = self.connect(request).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let (status, answer) = self.read(response).await?;
+        Err(refusal(status, &answer))
+    }
+
     async fn exchange(&self, request: RequestBuilder) -> Result<(StatusCode, Value), Failure> {
-        let response = request.send().await.map_err(|error| {
+        let response = self.connect(request).await?;
+        self.read(response).await
+    }
+
+    async fn connect(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        request.send().await.map_err(|error| {
             let reason = innermost(&error);
             Failure::Unreachable(format!(
                 "no server answers at {}: {reason}; is `formwork serve` running?",
                 self.server
             ))
-        })?;
+        })
+    }
+
+    async fn read(&self, response: Response) -> Result<(StatusCode, Value), Failure> {
         let status = response.status();
         let text = response
             .text()
@@ -92,6 +108,14 @@ impl Client {
         self.send(self.request(Method::GET, path, query))
             .await
             .map(|(_, answer)| answer)
+    }
+}
+
+fn refusal(status: StatusCode, answer: &Value) -> Failure {
+    match status {
+        StatusCode::NOT_FOUND => Failure::NotFound(described(answer)),
+        _ if status.is_client_error() => Failure::Rejected(described(answer)),
+        _ => Failure::Failed(anyhow::anyhow!("{}", described(answer))),
     }
 }
 

@@ -15,6 +15,7 @@ mod run;
 mod serve;
 mod submit;
 mod task;
+mod task_watch;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

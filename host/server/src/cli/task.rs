@@ -7,6 +7,7 @@ use super::Global;
 use super::client::Client;
 use super::exit::Failure;
 use super::output::{Table, cell, print, print_json};
+use super::task_watch;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -36,6 +37,11 @@ pub(crate) enum Command {
     },
     /// Show a task with its history.
     Show {
+        /// The task's id.
+        id: String,
+    },
+    /// Show what happens to a task, as it happens, until it has ended; fails unless it was completed.
+    Watch {
         /// The task's id.
         id: String,
     },
@@ -222,6 +228,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<(), Failure
             list(&client.get(&["tasks"], &query).await?, global)
         }
         Command::Show { id } => show(&client.get(&["tasks", &id], &[]).await?, global),
+        Command::Watch { id } => task_watch::run(&client, &id, global).await,
         Command::Cancel { id } => operate(&client, &id, "cancel", global).await,
         Command::Retry { id } => operate(&client, &id, "retry", global).await,
     }

@@ -42,6 +42,9 @@ pub const MAX_WAIT_SECONDS: u64 = 50;
 /// 1,024: the file descriptors a service gets without being configured, less what the store needs.
 pub const MAX_CONNECTIONS: usize = 900;
 
+/// 128: a seventh of the connections, so that watchers never keep clients with submissions out.
+pub const MAX_EVENT_STREAMS: usize = 128;
+
 /// 20 s: orchestrators kill after 30.
 pub const DRAIN_TIMEOUT_MS: u64 = 20_000;
 
@@ -99,7 +102,7 @@ pub(super) fn table(cache: &Path) -> Result<toml::Table, ConfigError> {
             "body_limit_bytes": BODY_LIMIT_BYTES, "lines_limit_bytes": LINES_LIMIT_BYTES,
             "definition_limit_bytes": DEFINITION_LIMIT_BYTES, "component_limit_bytes": COMPONENT_LIMIT_BYTES,
             "json_depth": JSON_DEPTH, "request_timeout_ms": REQUEST_TIMEOUT_MS, "max_wait_seconds": MAX_WAIT_SECONDS,
-            "max_connections": MAX_CONNECTIONS,
+            "max_connections": MAX_CONNECTIONS, "max_event_streams": MAX_EVENT_STREAMS,
             // Two even on one core: a slow handler does not hold up `/livez`.
             "threads": cores.clamp(2, 8),
             "drain_timeout_ms": DRAIN_TIMEOUT_MS,

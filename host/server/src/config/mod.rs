@@ -149,6 +149,8 @@ pub struct Http {
     pub max_wait_seconds: u64,
     /// Connections that are open at once; later ones wait to be accepted.
     pub max_connections: usize,
+    /// Event streams of tasks that are open at once; each holds a connection.
+    pub max_event_streams: usize,
     /// Threads of the HTTP runtime; they never run plugins.
     pub threads: usize,
     /// Longest time to finish what runs after SIGTERM.
@@ -386,6 +388,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         ("http.definition_limit_bytes", config.http.definition_limit_bytes),
         ("http.component_limit_bytes", config.http.component_limit_bytes),
         ("http.max_connections", config.http.max_connections),
+        ("http.max_event_streams", config.http.max_event_streams),
         ("http.threads", config.http.threads),
     ];
     if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {

@@ -3,7 +3,8 @@
 use formwork_engine::SnapshotStatus;
 use formwork_pipeline::Pipeline;
 use formwork_store::{
-    FormSummary, FormVersion, ModelRef, PluginRef, SubmissionSummary, SubmissionView, TaskEvent, TaskSummary, TaskView,
+    FormSummary, FormVersion, ModelRef, PluginRef, SubmissionSummary, SubmissionView, TaskEvent, TaskProgress,
+    TaskSummary, TaskView,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -228,6 +229,8 @@ pub(crate) struct StepAnswer {
     pub output: Option<Box<RawValue>>,
     /// The latest error, also when it is tried again.
     pub error: Option<ErrorAnswer>,
+    /// How far it is, while it runs and if its plugin says so.
+    pub progress: Option<ProgressAnswer>,
 }
 
 /// A task without its output.
@@ -284,11 +287,26 @@ pub(crate) struct TaskAnswer {
     pub models: Vec<ModelAnswer>,
     /// CPU time of its latest run, milliseconds.
     pub cpu_ms: Option<f64>,
+    /// How far it is, while it runs and if its plugin says so.
+    pub progress: Option<ProgressAnswer>,
     /// What the plugin answered.
     #[schema(value_type = Option<Value>)]
     pub output: Option<Box<RawValue>>,
     /// Everything that happened to it, oldest first.
     pub history: Vec<EventAnswer>,
+}
+
+/// How far a task is, while it runs and if its plugin says so.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct ProgressAnswer {
+    /// From 0 to 1, if known.
+    #[schema(example = 0.25)]
+    pub fraction: Option<f64>,
+    /// For people.
+    #[schema(example = "page 1 of 4")]
+    pub message: String,
+    /// When the plugin said so.
+    pub at: String,
 }
 
 /// One line of a task's history.
@@ -431,6 +449,7 @@ impl StepAnswer {
             finished_at: None,
             output: None,
             error: None,
+            progress: None,
         }
     }
 }
@@ -461,6 +480,7 @@ impl From<TaskView> for StepAnswer {
             finished_at: task.summary.finished_at.map(rfc3339),
             output: task.result.map(|result| raw(&result.output)),
             error,
+            progress: task.progress.map(ProgressAnswer::from),
         }
     }
 }
@@ -504,8 +524,19 @@ pub(crate) fn task(view: TaskView, history: Vec<TaskEvent>) -> TaskAnswer {
         plugin: plugin.map(PluginAnswer::from),
         models: models.into_iter().map(ModelAnswer::from).collect(),
         cpu_ms: view.cpu_ms,
+        progress: view.progress.map(ProgressAnswer::from),
         output: view.result.map(|result| raw(&result.output)),
         history: history.into_iter().map(EventAnswer::from).collect(),
+    }
+}
+
+impl From<TaskProgress> for ProgressAnswer {
+    fn from(progress: TaskProgress) -> Self {
+        Self {
+            fraction: progress.fraction,
+            message: progress.message,
+            at: rfc3339(progress.at),
+        }
     }
 }
 

@@ -52,7 +52,7 @@ pub async fn layer(mut request: Request, next: Next) -> Response {
         .to_owned();
     let span = tracing::info_span!("request", correlation_id = %id.0, %method, path = %request.uri().path());
     request.extensions_mut().insert(id.clone());
-    let in_flight = metrics::InFlight::begin();
+    let in_flight = metrics::Counted::request();
     let response = next.run(request).instrument(span.clone()).await;
     drop(in_flight);
     let mut response = finish(response, &id.0);

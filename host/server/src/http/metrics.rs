@@ -45,6 +45,13 @@ static IN_FLIGHT: LazyLock<Option<IntGauge>> = LazyLock::new(|| {
     ))
 });
 
+static EVENT_STREAMS: LazyLock<Option<IntGauge>> = LazyLock::new(|| {
+    register(IntGauge::new(
+        "formwork_http_event_streams_count",
+        "Event streams of tasks that are open.",
+    ))
+});
+
 /// A metric that the default registry knows; a name that is taken is a fault of this program and must not end it.
 fn register<C: Collector + Clone + 'static>(metric: prometheus::Result<C>) -> Option<C> {
     metric
@@ -53,21 +60,31 @@ fn register<C: Collector + Clone + 'static>(metric: prometheus::Result<C>) -> Op
         .ok()
 }
 
-/// Counts a request while it is being answered.
-pub(crate) struct InFlight;
+/// Counts one in a gauge until it is dropped.
+pub(crate) struct Counted(&'static LazyLock<Option<IntGauge>>);
 
-impl InFlight {
-    pub(crate) fn begin() -> Self {
-        if let Some(gauge) = IN_FLIGHT.as_ref() {
+impl Counted {
+    /// A request that is being answered.
+    pub(crate) fn request() -> Self {
+        Self::begin(&IN_FLIGHT)
+    }
+
+    /// An event stream that is open.
+    pub(crate) fn event_stream() -> Self {
+        Self::begin(&EVENT_STREAMS)
+    }
+
+    fn begin(gauge: &'static LazyLock<Option<IntGauge>>) -> Self {
+        if let Some(gauge) = gauge.as_ref() {
             gauge.inc();
         }
-        Self
+        Self(gauge)
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Counted {
     fn drop(&mut self) {
-        if let Some(gauge) = IN_FLIGHT.as_ref() {
+        if let Some(gauge) = self.0.as_ref() {
             gauge.dec();
         }
     }

@@ -22,6 +22,7 @@ mod pools;
 pub mod problem;
 mod state;
 mod submissions;
+mod task_events;
 mod tasks;
 mod timeout;
 mod validation;
@@ -63,6 +64,7 @@ fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<App>)> {
         ("/v1/submissions/{id}", &["get"], get(submissions::get)),
         ("/v1/tasks", &["get"], get(tasks::list)),
         ("/v1/tasks/{id}", &["get"], get(tasks::get)),
+        ("/v1/tasks/{id}/events", &["get"], get(task_events::get)),
         ("/v1/tasks/{id}/cancel", &["post"], post(tasks::cancel)),
         ("/v1/tasks/{id}/retry", &["post"], post(tasks::retry)),
         ("/v1/dead-letters", &["get"], get(dead_letters::list)),

@@ -6,7 +6,9 @@ use axum::Json;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use super::{dead_letters, exports, forms, health, metrics, models, plugins, pools, submissions, tasks, validation};
+use super::{
+    dead_letters, exports, forms, health, metrics, models, plugins, pools, submissions, task_events, tasks, validation,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,7 +30,7 @@ use super::{dead_letters, exports, forms, health, metrics, models, plugins, pool
         health::root, health::livez, health::readyz, health::problems, health::problem, metrics::get, get,
         forms::list, forms::get, forms::put, forms::versions, forms::version, validation::one, validation::lines,
         submissions::create, submissions::list, submissions::get, exports::get,
-        tasks::list, tasks::get, tasks::cancel, tasks::retry,
+        tasks::list, tasks::get, task_events::get, tasks::cancel, tasks::retry,
         dead_letters::list, dead_letters::redrive, pools::list, pools::change, pools::pause, pools::resume,
         plugins::list, plugins::push, plugins::get,
         models::list, models::get, models::patch, models::load, models::unload

@@ -117,6 +117,8 @@ codes! {
     NoModelMemory "no-model-memory" SERVICE_UNAVAILABLE "There is no memory for the model" true;
     /// Too many requests wait for a sandbox; try again after `Retry-After` seconds.
     Busy "busy" SERVICE_UNAVAILABLE "The server is busy" true;
+    /// `http.max_event_streams` event streams are open; try again after `Retry-After` seconds, or poll.
+    TooManyStreams "too-many-streams" SERVICE_UNAVAILABLE "Too many event streams are open" true;
     /// The server is stopping, or cannot record anything now.
     Unavailable "unavailable" SERVICE_UNAVAILABLE "The server is not available" true;
     /// The server's disk is full; nothing was recorded.
@@ -234,7 +236,7 @@ impl Problem {
         let mut response = (self.code.status(), Json(document)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        if matches!(self.code, Code::Busy | Code::Unavailable) {
+        if matches!(self.code, Code::Busy | Code::Unavailable | Code::TooManyStreams) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
         if self.code == Code::Unauthorized {

@@ -6,6 +6,7 @@ use formwork_inference::Inference;
 use formwork_pipeline::{Catalog, Pipeline, RefusedPlugin};
 use formwork_scheduler::Scheduler;
 use formwork_store::Store;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::params::FormId;
@@ -40,6 +41,8 @@ pub struct Parts {
     pub forms: Forms,
     /// Requests that wait for results.
     pub waiters: Waiters,
+    /// Places for event streams.
+    pub streams: Arc<Semaphore>,
     /// Limits of the API.
     pub http: config::Http,
     /// Cancelled when the server is told to stop: `/readyz` says no, nobody waits for results any more.

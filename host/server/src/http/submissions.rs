@@ -170,7 +170,7 @@ async fn with_steps(app: &App, view: SubmissionView) -> Result<SubmissionAnswer,
             "steps": [ { "name": "check", "state": "completed", "task": "01KF0Q6V7W5Z1M4B9N8D3R2T6X-0",
                 "plugin": { "name": "validate", "version": "1.0.0", "digest": "sha256:…" }, "models": [], "attempts": 1,
                 "cpu_ms": 0.4, "started_at": "2026-03-14T09:26:53.601Z", "finished_at": "2026-03-14T09:26:53.640Z",
-                "output": { "valid": true, "findings": [] }, "error": null } ] })),
+                "output": { "valid": true, "findings": [] }, "error": null, "progress": null } ] })),
         (status = 404, description = "`unknown-submission`", body = ProblemDocument)))]
 pub(crate) async fn get(
     State(app): State<App>,

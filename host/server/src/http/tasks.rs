@@ -125,17 +125,17 @@ fn wrong_state(state: formwork_tasks::State, why: &str) -> Problem {
     Problem::new(Code::WrongState, format!("the task is {state}: it {why}")).with("state", state.as_str())
 }
 
-fn task_id(text: &str) -> Result<TaskId, Problem> {
+pub(super) fn task_id(text: &str) -> Result<TaskId, Problem> {
     text.parse()
         .map_err(|error: formwork_store::InvalidId| Problem::new(Code::UnknownTask, error.to_string()))
 }
 
+pub(super) fn unknown(id: TaskId) -> Problem {
+    Problem::new(Code::UnknownTask, format!("unknown task: {id}"))
+}
+
 async fn answer(app: &App, id: TaskId) -> Result<TaskAnswer, Problem> {
-    let task = app
-        .store
-        .task(id)
-        .await?
-        .ok_or_else(|| Problem::new(Code::UnknownTask, format!("unknown task: {id}")))?;
+    let task = app.store.task(id).await?.ok_or_else(|| unknown(id))?;
     let history = app.store.task_history(id).await?;
     Ok(answers::task(task, history))
 }

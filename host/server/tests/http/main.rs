@@ -8,6 +8,7 @@
 
 mod concurrency;
 mod errors;
+mod events;
 mod flow;
 mod openapi;
 mod support;

@@ -124,6 +124,7 @@ fn encode(node: &str, events: &[StoreEvent]) -> String {
             StoreEvent::TasksAvailable { pool } => format!(" available:{pool}"),
             StoreEvent::SubmissionSettled { id } => format!(" settled:{id}"),
             StoreEvent::CancelRequested { task } => format!(" cancel:{task}"),
+            StoreEvent::TaskChanged { task } => format!(" task:{task}"),
             StoreEvent::ControlsChanged => " controls:".to_owned(),
             StoreEvent::PluginsChanged => " plugins:".to_owned(),
         };
@@ -145,6 +146,9 @@ fn decode(node: &str, text: &str) -> Vec<StoreEvent> {
             }),
             ("settled", id) => Some(StoreEvent::SubmissionSettled { id: id.parse().ok()? }),
             ("cancel", task) => Some(StoreEvent::CancelRequested {
+                task: task.parse().ok()?,
+            }),
+            ("task", task) => Some(StoreEvent::TaskChanged {
                 task: task.parse().ok()?,
             }),
             ("controls", _) => Some(StoreEvent::ControlsChanged),
@@ -169,6 +173,9 @@ mod tests {
             StoreEvent::SubmissionSettled { id },
             StoreEvent::CancelRequested {
                 task: TaskId::new(id, 3),
+            },
+            StoreEvent::TaskChanged {
+                task: TaskId::new(id, 4),
             },
             StoreEvent::ControlsChanged,
             StoreEvent::PluginsChanged,

@@ -145,6 +145,7 @@ impl<'a> Unit<'a> {
         if let Applied::Moved(moved, line) = applied {
             self.history.push(EventDocument::new(task.id, line));
             self.effects.moved(task.pool, Some(moved.from), moved.to);
+            self.effects.changed(task.id);
             self.moved.insert(task.id);
         }
         self.changed.insert(task.id, task.clone());
@@ -166,6 +167,7 @@ impl<'a> Unit<'a> {
         let progress = TaskProgress::kept(new, self.now);
         let change = ProgressDocument::change(task.lifecycle.run_lease, progress);
         self.progress.insert(task.id, change);
+        self.effects.changed(task.id);
     }
 
     /// What a run leaves.

@@ -8,7 +8,7 @@ use rusqlite::params;
 /// Records what the run with this lease says. The lease stands beside it, so that it is never taken for the progress of a
 /// later run.
 pub(super) fn record(
-    write: &Write<'_>,
+    write: &mut Write<'_>,
     id: TaskId,
     lease: RunLease,
     progress: &NewProgress,
@@ -30,5 +30,6 @@ pub(super) fn record(
             kept.at.0
         ],
     )?;
+    write.effects.changed(id);
     Ok(())
 }

@@ -65,6 +65,7 @@ pub(super) fn apply(
     if let Applied::Moved(moved, line) = applied {
         record(write.connection, task.id, &line)?;
         write.effects.moved(task.pool, Some(moved.from), moved.to);
+        write.effects.changed(task.id);
     }
     Ok(Ok(done))
 }

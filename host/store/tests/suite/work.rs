@@ -1,6 +1,6 @@
 use super::*;
 use formwork_store::{
-    Beat, HeartbeatReply, NewProgress, ReapedAs, Record, limits,
+    Beat, HeartbeatReply, NewProgress, ReapedAs, Record, StoreEvent, TaskId, limits,
     tasks::{Priority, RunLease, State},
 };
 use std::collections::HashSet;
@@ -112,6 +112,41 @@ pub(crate) async fn a_heartbeat_prolongs_and_tells_what_is_lost(store: &dyn Stor
     let wrong = [Beat::new(alive.id, RunLease(alive.run_lease.0 + 1))];
     let reply = store.heartbeat(&wrong, LEASE_MS, end).await.expect("answered");
     assert_eq!(reply.lost, [alive.id]);
+}
+
+/// What was told of single tasks since the last look.
+fn told(events: &mut tokio::sync::broadcast::Receiver<StoreEvent>) -> Vec<TaskId> {
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let StoreEvent::TaskChanged { task } = event {
+            told.push(task);
+        }
+    }
+    told
+}
+
+pub(crate) async fn whoever_watches_a_task_is_told_of_every_move_and_of_progress(store: &dyn Store) {
+    publish(store, vec![Step::new("check"), Step::new("archive")]).await;
+    let mut events = store.subscribe();
+    submit(store).await;
+    assert_eq!(told(&mut events), [], "a new task has no watchers");
+    let task = claim_one(store, NOW).await;
+    assert_eq!(told(&mut events), [task.id]);
+    let alive = [Beat::new(task.id, task.run_lease)];
+    store.heartbeat(&alive, LEASE_MS, NOW).await.expect("answered");
+    assert_eq!(told(&mut events), [], "a sign of life is no news");
+    let far = [Beat {
+        progress: Some(NewProgress::default()),
+        ..Beat::new(task.id, task.run_lease)
+    }];
+    store.heartbeat(&far, LEASE_MS, NOW).await.expect("answered");
+    assert_eq!(told(&mut events), [task.id]);
+    let complete = || store.complete(task.id, task.run_lease, result("{}"), NOW);
+    assert_eq!(complete().await.expect("answered"), Record::Recorded);
+    assert_eq!(told(&mut events), [task.id]);
+    let stale = complete().await;
+    assert_eq!(stale.expect("answered"), Record::Stale);
+    assert_eq!(told(&mut events), [], "what was refused changed nothing");
 }
 
 pub(crate) async fn progress_comes_with_a_heartbeat_and_belongs_to_its_run(store: &dyn Store) {
