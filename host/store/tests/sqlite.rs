@@ -394,3 +394,56 @@ async fn the_write_ahead_log_is_copied_back_before_it_grows() {
     assert!(size("") > 30_000_000, "the database has {}", size(""));
     assert!(size("-wal") < 40_000_000, "the log has {}", size("-wal"));
 }
+
+#[tokio::test]
+async fn a_write_that_fails_takes_none_of_its_group_with_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Arc::new(open(&folder.path().join("group.db")));
+    publish(&*store).await;
+    let mut writes = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let store = Arc::clone(&store);
+        writes.spawn(async move {
+            let mut new = submission(new_id(1, number), 10);
+            let fails = number % 7 == 3;
+            if fails {
+                new.form_version = 9;
+            }
+            // A form that is published beside them: its plan must not be remembered from a run that was undone.
+            if number % 50 == 0 {
+                let form = NewForm {
+                    id: format!("beside-{number}"),
+                    definition: "{}".into(),
+                    digest: "sha256:1".into(),
+                    steps: vec![Step::new("check")],
+                };
+                store.put_form(form, NOW).await.expect("published");
+                new.form = format!("beside-{number}");
+            }
+            let id = new.id;
+            (id, fails, store.submit(new, NOW).await)
+        });
+    }
+    let mut kept = 0;
+    while let Some(write) = writes.join_next().await {
+        let (id, fails, outcome) = write.expect("no panic");
+        let there = store.submission(id).await.expect("read").is_some();
+        match outcome {
+            Ok(Submit::Created) if !fails => kept += 1,
+            Err(Error::UnknownForm { .. }) if fails => assert!(!there, "a refused submission was recorded"),
+            other => panic!("unexpected: {other:?}"),
+        }
+        assert_eq!(there, !fails);
+    }
+    let waiting: u64 = store
+        .pool_stats(NOW)
+        .await
+        .expect("stats")
+        .iter()
+        .map(|pool| pool.available)
+        .sum();
+    assert_eq!(
+        waiting, kept,
+        "each submission that was kept has its first task, counted once"
+    );
+}

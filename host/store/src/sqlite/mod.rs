@@ -121,7 +121,7 @@ impl SqliteStore {
     async fn write<T, F>(&self, operation: &'static str, change: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&mut writer::Write<'_>) -> Result<T> + Send + 'static,
+        F: Fn(&mut writer::Write<'_>) -> Result<T> + Send + 'static,
     {
         self.inner.writer.write(operation, change).await
     }

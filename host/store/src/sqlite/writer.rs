@@ -2,10 +2,11 @@
 //!
 //! **Problem.** An fsync takes milliseconds, so one per submission is a few hundred submissions a second.
 //! **Promise.** Writes that wait at the same time share one `BEGIN IMMEDIATE … COMMIT`; each is answered
-//! after it; each has a savepoint of its own, so that one that fails takes none with it. **Cost.** A
-//! lone write among many waits for the group, at most `limits::GROUP_WRITES` others. **Rejected.** One
-//! transaction per write on a connection pool: SQLite has one writer anyhow, and every write would pay
-//! its own fsync.
+//! after it; one that fails takes none with it. **Cost.** A lone write among many waits for the group, at
+//! most `limits::GROUP_WRITES` others. A group with a write that fails is made twice, the second time with a
+//! savepoint for each. **Rejected.** One transaction per write on a connection pool: SQLite has one writer
+//! anyhow, and every write would pay its own fsync. Savepoints from the start: they copy every page before it
+//! is changed, a seventh of the CPU time of a task, for failures that are rare.
 
 use super::{connection::Durability, effects::write_counts, failure::sql, lock::FileLock, plans::Plans};
 use crate::{Error, Result, StoreEvent, effects::Effects, limits, metrics};
@@ -77,7 +78,7 @@ impl Writer {
         };
         let thread = std::thread::Builder::new()
             .name("store-write".to_owned())
-            .spawn(move || state.run())
+            .spawn(move || state.serve())
             .map_err(|error| Error::backend("start writer thread", error))?;
         Ok(Self {
             jobs: Mutex::new(Some(sender)),
@@ -87,11 +88,12 @@ impl Writer {
         })
     }
 
-    /// Runs `change` in the next group and returns its value after the commit.
+    /// Runs `change` in the next group and returns its value after the commit. It may be run twice; what the first run
+    /// wrote is then rolled back.
     pub(super) async fn write<T, F>(&self, operation: &'static str, change: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Write<'_>) -> Result<T> + Send + 'static,
+        F: Fn(&mut Write<'_>) -> Result<T> + Send + 'static,
     {
         if let Some(why) = self.fatal.get() {
             return Err(Error::Fatal(why.clone()));
@@ -103,7 +105,7 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(Pending {
             operation,
-            change: Some(change),
+            change,
             result: None,
             reply,
             _place: place,
@@ -134,7 +136,7 @@ impl Writer {
 
 /// One write on its way through the writer.
 trait Job: Send {
-    /// Makes the change inside its savepoint; says whether it may stay.
+    /// Makes the change; says whether it may stay.
     fn make(&mut self, write: &mut Write<'_>) -> Made;
     /// Answers, after the group's commit (`None`) or its failure.
     fn answer(self: Box<Self>, failed: Option<&GroupFailure>);
@@ -148,7 +150,7 @@ enum Made {
 
 struct Pending<T, F> {
     operation: &'static str,
-    change: Option<F>,
+    change: F,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
     _place: OwnedSemaphorePermit,
@@ -157,13 +159,10 @@ struct Pending<T, F> {
 impl<T, F> Job for Pending<T, F>
 where
     T: Send,
-    F: FnOnce(&mut Write<'_>) -> Result<T> + Send,
+    F: Fn(&mut Write<'_>) -> Result<T> + Send,
 {
     fn make(&mut self, write: &mut Write<'_>) -> Made {
-        let Some(change) = self.change.take() else {
-            return Made::Refused;
-        };
-        let result = catch_unwind(AssertUnwindSafe(|| change(write)))
+        let result = catch_unwind(AssertUnwindSafe(|| (self.change)(write)))
             .unwrap_or_else(|_| Err(Error::backend(self.operation, "the write panicked, see the log")));
         let made = match &result {
             Ok(_) => Made::Kept,
@@ -241,8 +240,15 @@ struct Committer {
     _lock: FileLock,
 }
 
+/// Whether the writes of a group can be undone one by one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Isolation {
+    Together,
+    Apart,
+}
+
 impl Committer {
-    fn run(mut self) {
+    fn serve(mut self) {
         while let Some(group) = self.gather() {
             if group.is_empty() {
                 self.checkpoint_if_due();
@@ -330,20 +336,31 @@ impl Committer {
     }
 
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<Effects> {
-        let connection = &self.connection;
-        let run = |statement: &'static str| {
-            connection
-                .prepare_cached(statement)
-                .and_then(|mut statement| statement.execute([]))
-                .map(drop)
-                .map_err(sql("commit"))
+        self.run("BEGIN IMMEDIATE")?;
+        let all = match self.make_all(group, Isolation::Together)? {
+            Some(all) => all,
+            None => {
+                self.run("ROLLBACK")?;
+                // They may be of a form that was not recorded after all.
+                self.plans.clear();
+                self.run("BEGIN IMMEDIATE")?;
+                self.make_all(group, Isolation::Apart)?.unwrap_or_default()
+            }
         };
-        run("BEGIN IMMEDIATE")?;
+        write_counts(&self.connection, &all)?;
+        self.run("COMMIT")?;
+        Ok(all)
+    }
+
+    /// Makes the changes of a group in the open transaction. `None`: one was refused, so that none may stay.
+    fn make_all(&mut self, group: &mut [Box<dyn Job>], isolation: Isolation) -> Result<Option<Effects>> {
         let mut all = Effects::default();
         for job in group {
-            run("SAVEPOINT one_write")?;
+            if isolation == Isolation::Apart {
+                self.run("SAVEPOINT one_write")?;
+            }
             let mut write = Write {
-                connection,
+                connection: &self.connection,
                 plans: &mut self.plans,
                 effects: Effects::default(),
             };
@@ -352,17 +369,26 @@ impl Committer {
             match made {
                 Made::Kept => all.merge(effects),
                 Made::Fatal(why) => return Err(Error::Fatal(why)),
-                Made::Refused if connection.is_autocommit() => {
+                Made::Refused if self.connection.is_autocommit() => {
                     // SQLite rolled back everything, as it may when the disk is full.
                     return Err(Error::Full { operation: "write" });
                 }
-                Made::Refused => run("ROLLBACK TO one_write")?,
+                Made::Refused if isolation == Isolation::Together => return Ok(None),
+                Made::Refused => self.run("ROLLBACK TO one_write")?,
             }
-            run("RELEASE one_write")?;
+            if isolation == Isolation::Apart {
+                self.run("RELEASE one_write")?;
+            }
         }
-        write_counts(connection, &all)?;
-        run("COMMIT")?;
-        Ok(all)
+        Ok(Some(all))
+    }
+
+    fn run(&self, statement: &'static str) -> Result<()> {
+        self.connection
+            .prepare_cached(statement)
+            .and_then(|mut statement| statement.execute([]))
+            .map(drop)
+            .map_err(sql("commit"))
     }
 
     /// Copies the write-ahead log into the database file once it is long, or (class `interval`) when
