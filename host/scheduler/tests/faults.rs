@@ -15,7 +15,7 @@ use formwork_store::{
     Record, Redriven, Result, Retention, Retry, Store, StoreEvent, StoredPlugin, SubmissionId, SubmissionSummary,
     SubmissionView, Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView,
 };
-use formwork_tasks::{Millis, Pool, RunLease, State, SubmissionStatus};
+use formwork_tasks::{DeadReason, Millis, Pool, RunLease, State, SubmissionStatus};
 use std::{
     sync::{
         Arc,
@@ -37,12 +37,20 @@ impl Fault {
     async fn around<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let fails = |count: &AtomicU32| {
             let left = count.try_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
-            left.map_or(Ok(()), |_| Err(Error::Full { operation: "test" }))
+            left.map_or(Ok(()), |_| Err(unavailable()))
         };
         fails(&self.before)?;
         let answer = call.await;
         fails(&self.after)?;
         answer
+    }
+}
+
+/// What a store says that does not know whether a write was recorded.
+fn unavailable() -> Error {
+    Error::Unavailable {
+        operation: "test",
+        source: "injected".into(),
     }
 }
 
@@ -247,4 +255,23 @@ async fn a_run_that_cannot_be_kept_alive_is_stopped_when_its_lease_has_ended() {
     soon("drain", scheduler.drain(Duration::from_secs(10))).await;
     // Nothing was recorded: by now it may be somebody else's.
     assert_ne!(bench.task(id).await.summary.state, State::Completed);
+}
+
+#[tokio::test]
+async fn a_result_that_is_too_large_makes_the_task_dead_at_once() {
+    let bench = Bench::new().await;
+    let large = "x".repeat(formwork_store::limits::DOCUMENT_BYTES + 1);
+    let work = runner(move |_, _| {
+        let large = large.clone();
+        async move { done(&large) }
+    });
+    let _scheduler = Scheduler::start(options(), Arc::clone(&bench.store), work).unwrap();
+    let id = bench.submit("default").await;
+    let view = bench.settled(id).await;
+    assert_eq!(view.summary.status, SubmissionStatus::Failed);
+    let task = &view.tasks[0].summary;
+    assert_eq!((task.attempts, task.dead_reason), (1, Some(DeadReason::Failed)));
+    let error = task.error.as_ref().unwrap();
+    assert_eq!(error.code, "result-too-large");
+    assert!(error.message.contains("15728641 bytes is too large"), "{error:?}");
 }

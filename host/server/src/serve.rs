@@ -86,6 +86,11 @@ pub enum StartError {
     Start(String),
 }
 
+/// Why a server ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("the store stopped after an i/o error, check the disk and start again: {0}")]
+pub struct StoreFailed(String);
+
 /// What runs plugins, without a store.
 #[derive(Clone)]
 pub struct Machinery {
@@ -339,9 +344,23 @@ impl Server {
     }
 
     /// Serves until the process is told to stop (SIGTERM, SIGINT), then stops. A second signal ends the process at once.
-    pub async fn until_stopped(self) {
-        signalled().await;
-        tracing::info!("told to stop");
+    ///
+    /// # Errors
+    /// [`StoreFailed`] when it stopped because its store did: nothing could be acknowledged any more.
+    pub async fn until_stopped(mut self) -> Result<(), StoreFailed> {
+        let store = Arc::clone(&self.app.store);
+        let outcome = tokio::select! {
+            () = signalled() => {
+                tracing::info!("told to stop");
+                Ok(())
+            }
+            why = store.failed() => {
+                tracing::error!(why, "the store has stopped: ending, what was acknowledged is on disk");
+                // Nothing that ends now can be recorded.
+                self.drain_timeout = Duration::ZERO;
+                Err(StoreFailed(why))
+            }
+        };
         let inference = self.app.inference.clone();
         let second = tokio::spawn(async {
             signalled().await;
@@ -354,6 +373,7 @@ impl Server {
             tracing::warn!(%error, "inference did not shut down");
         }
         second.abort();
+        outcome
     }
 
     /// Stops in order: says no to probes, answers what is being asked, finishes or gives back what runs, closes the store.

@@ -36,6 +36,16 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Something is larger than a store keeps in one piece. Never repeat it: it will not become smaller.
+    #[error("{what} of {bytes} bytes is too large, a store keeps at most {most} bytes of it")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// What it may have.
+        most: usize,
+    },
     /// Another process has this store open.
     #[error("{path} is in use by another process ({holder}), stop it or use another file")]
     Locked {

@@ -19,6 +19,7 @@ mod metrics;
 mod model;
 mod paging;
 mod record;
+mod sizes;
 pub mod sqlite;
 mod store;
 

@@ -24,6 +24,11 @@ pub const EXPIRE_SUBMISSIONS: u32 = 256;
 /// Export chunks one call deletes at most.
 pub const EXPIRE_EXPORTS: u32 = 512;
 
+/// Bytes of a form's definition, of the submissions that one call records, and of a result (output and export chunk
+/// together): a MongoDB document may have 16 MiB, with what is kept beside them, and a transaction must fit into its
+/// server's cache several times. The same for every backend, so that an installation can change from one to the other.
+pub const DOCUMENT_BYTES: usize = 15 << 20;
+
 /// Bytes of a progress message that are kept.
 pub const PROGRESS_MESSAGE_BYTES: usize = 256;
 
@@ -93,6 +98,10 @@ pub const STATE_SORT_TASKS: u64 = 10_000;
 
 // === MongoDB and Redis ===
 
+/// The oldest Redis that is accepted: before 7.0 a script's effects are replicated in part only, and nothing older is
+/// maintained.
+pub const REDIS_VERSION_LEAST: (u32, u32) = (7, 0);
+
 /// Characters a database or namespace may have: what every MongoDB service allows.
 pub const CLUSTER_NAME_BYTES: usize = 38;
 
@@ -135,9 +144,10 @@ pub const REDIS_CONNECT_MS: u64 = 1_000;
 /// a millisecond.
 pub const REDIS_ANSWER_MS: u64 = 1_000;
 
-/// How long, in milliseconds, claimed ids stay held in the index before they are looked at again: longer than a
-/// claim's transaction may take.
-pub const INDEX_HOLD_MS: u64 = TRANSACTION_MS + 5_000;
+/// How long, in milliseconds, ids that were handed out stay held in the index before they are looked at again. It bounds
+/// how long a task waits whose claim was lost on the way (Redis answered too late). A claim whose transaction takes
+/// longer may meet another one for the same task; MongoDB decides between them.
+pub const INDEX_HOLD_MS: u64 = 5_000;
 
 /// Tasks one script call tells the index at most; `unpack` in Lua ends at some 8,000 values and Redis serves
 /// nobody else meanwhile.

@@ -1,4 +1,5 @@
-//! The conformance suite, run over every backend. A case sees nothing but `&dyn Store`.
+//! The conformance suite, run over every backend, and over each behind a wrapper that makes calls fail, come late and
+//! arrive twice. A case sees nothing but `&dyn Store`.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,8 +7,11 @@
     reason = "a test that cannot go on says where"
 )]
 
+#[allow(dead_code, reason = "the suite repeats calls, another test hears of errors")]
+mod faulty;
 mod suite;
 
+use faulty::{Caller, FaultyStore};
 use formwork_store::{Store, cluster, sqlite};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,12 +50,14 @@ macro_rules! every_case {
                 a_bulk_is_recorded_as_a_whole_or_not_at_all,
                 a_form_without_steps_is_done_at_once,
                 one_megabyte_comes_back_byte_for_byte,
+                what_just_fits_comes_back_and_what_is_larger_is_refused,
                 submissions_are_paged_newest_first;
             pipeline:
                 steps_run_in_order_and_see_earlier_outputs,
                 a_rejection_stops_the_pipeline,
                 a_rejection_may_be_passed_over,
                 a_rejection_cancels_what_waits,
+                what_waits_again_after_a_rejection_is_not_run_again,
                 branches_join_exactly_once,
                 a_dead_step_fails_the_submission_and_a_retry_revives_it;
             work:
@@ -135,3 +141,19 @@ async fn cluster_store() -> (cluster::ClusterStore, ()) {
 every_case!(mongodb_redis, cluster_store().await);
 every_case!(sqlite_sync, sqlite_store(sqlite::Durability::Sync));
 every_case!(sqlite_interval, sqlite_store(sqlite::Durability::Interval { ms: 5 }));
+
+/// The same store behind faults. Each case has a seed of its own, which follows from nothing but its name.
+fn faulty<S: Store, K>((store, keep): (S, K)) -> (FaultyStore<S>, K) {
+    let thread = std::thread::current();
+    let case = thread.name().unwrap_or_default();
+    let seed = case
+        .bytes()
+        .fold(7, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte));
+    (FaultyStore::new(store, Caller::Repeats, seed), keep)
+}
+
+every_case!(mongodb_redis_with_faults, faulty(cluster_store().await));
+every_case!(
+    sqlite_with_faults,
+    faulty(sqlite_store(sqlite::Durability::Interval { ms: 5 }))
+);

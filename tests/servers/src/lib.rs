@@ -170,39 +170,57 @@ impl Server {
             .append(true)
             .open(self.data.path().join("log"));
         let log = log.expect("log file");
-        let mut command = Command::new("setpriv");
+        let mut command = match &self.kind {
+            Kind::Redis(settings) => {
+                let mut command = redis_command(self.port, self.data.path());
+                command.args(settings);
+                command
+            }
+            Kind::Mongodb { standalone } => {
+                let mut command = mongodb_command(self.port, &self.data.path().join("data"));
+                command.args(standalone.then_some("--standalone"));
+                command
+            }
+            Kind::MongodbInMemory => mongodb(self.port, Path::new(":memory:")),
+        };
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log);
-        // The gentle signal: the one in memory removes its own folder.
-        command.args(["--pdeathsig", "TERM", "--"]);
-        let port = self.port.to_string();
-        match &self.kind {
-            Kind::Redis(settings) => {
-                command.args(["redis-server", "--bind", "127.0.0.1", "--port", &port]);
-                command.args([
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                    "--maxmemory-policy",
-                    "noeviction",
-                    "--dir",
-                ]);
-                command.arg(self.data.path()).args(settings);
-            }
-            Kind::Mongodb { standalone } => {
-                mongodb(&mut command, &port, &self.data.path().join("data"));
-                command.args(standalone.then_some("--standalone"));
-            }
-            Kind::MongodbInMemory => mongodb(&mut command, &port, Path::new(":memory:")),
-        }
         command
     }
 }
 
-fn mongodb(command: &mut Command, port: &str, storage: &Path) {
+/// The command of a Redis on this port that keeps nothing on disk; `folder` is where it would.
+#[must_use]
+pub fn redis_command(port: u16, folder: &Path) -> Command {
+    let mut command = ending_with_its_starter();
+    command.args(["redis-server", "--bind", "127.0.0.1", "--port", &port.to_string()]);
+    command.args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]);
+    command.arg("--dir").arg(folder);
+    command
+}
+
+/// The command of a MongoDB-protocol server on this port with its data in `storage`.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn mongodb_command(port: u16, storage: &Path) -> Command {
+    let mut command = mongodb(port, storage);
+    // It keeps commits in its own memory otherwise, whatever the write concern says.
+    command.arg("--sync-on-commit");
+    command
+}
+
+fn ending_with_its_starter() -> Command {
+    let mut command = Command::new("setpriv");
+    // The gentle signal: the server in memory removes its own folder.
+    command.args(["--pdeathsig", "TERM", "--"]);
+    command
+}
+
+fn mongodb(port: u16, storage: &Path) -> Command {
     let cache = std::env::var_os("FORMWORK_CACHE").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/formwork")));
     let folder = cache.expect("HOME is set").join("test-servers");
@@ -211,22 +229,13 @@ fn mongodb(command: &mut Command, port: &str, storage: &Path) {
         "{} is missing: run scripts/setup.sh --servers, or name a MongoDB in FORMWORK_TEST_MONGODB",
         folder.display()
     );
+    let mut command = ending_with_its_starter();
     command.env("PYTHONPATH", folder);
-    command.args([
-        "python3",
-        "-c",
-        "import sys; from secantus.cli import main; sys.exit(main())",
-    ]);
-    command.args([
-        "--port",
-        port,
-        "--cache-size",
-        "256M",
-        "--log-level",
-        "WARNING",
-        "--storage-path",
-    ]);
+    let start = "import sys; from secantus.cli import main; sys.exit(main())";
+    command.args(["python3", "-c", start, "--port", &port.to_string()]);
+    command.args(["--cache-size", "256M", "--log-level", "WARNING", "--storage-path"]);
     command.arg(storage);
+    command
 }
 
 impl Drop for Server {
@@ -235,7 +244,12 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("has an address").port()
 }

@@ -62,8 +62,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
                     "\nServing on {url}  (store {}; OpenAPI at {url}/openapi.json; Ctrl-C stops)",
                     server.store_description()
                 ))?;
-                server.until_stopped().await;
-                Ok(())
+                server.until_stopped().await.map_err(Failure::failed)
             }
             other => {
                 server.stop().await;

@@ -68,7 +68,6 @@ pub(crate) fn run(options: &Options, _: &Global) -> Result<(), Failure> {
                 std::process::exit(0);
             }
         };
-        server.until_stopped().await;
-        Ok(())
+        server.until_stopped().await.map_err(Failure::failed)
     })
 }

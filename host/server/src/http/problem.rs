@@ -290,6 +290,7 @@ impl From<formwork_store::Error> for Problem {
                 code: "pipeline".into(),
                 message: plan.to_string(),
             }]),
+            Error::TooLarge { most, .. } => Self::new(Code::BodyTooLarge, error.to_string()).with("limit", *most),
             Error::Full { .. } => {
                 tracing::error!(%error, "the store's disk is full");
                 Self::new(Code::StorageFull, "the disk is full, nothing was recorded")

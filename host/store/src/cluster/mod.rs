@@ -38,7 +38,7 @@ use crate::{
     NewPlugin, NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, PutPlugin, Reaped,
     Record, Redriven, Result, Retention, Retry, Store, StoreEvent, StoredPlugin, SubmissionId, SubmissionSummary,
     SubmissionView, Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView, limits,
-    record::TaskRecord,
+    record::TaskRecord, sizes,
 };
 use async_trait::async_trait;
 use clock::Clock;
@@ -287,6 +287,7 @@ fn ids_of(keys: &[String]) -> Vec<TaskId> {
 #[async_trait]
 impl Store for ClusterStore {
     async fn put_form(&self, form: NewForm, now: Millis) -> Result<PutForm> {
+        sizes::check_form(&form)?;
         self.write("put form", now, forms::Put { form }).await
     }
 
@@ -309,12 +310,14 @@ impl Store for ClusterStore {
 
     async fn submit(&self, submission: NewSubmission, now: Millis) -> Result<Submit> {
         let submissions = vec![submission];
+        sizes::check_submissions(&submissions)?;
         let outcomes = self.write("submit", now, submissions::Record { submissions }).await?;
         let outcome = outcomes.into_iter().next();
         outcome.ok_or_else(|| Error::backend("submit", "no outcome"))
     }
 
     async fn submit_many(&self, submissions: Vec<NewSubmission>, now: Millis) -> Result<Vec<Submit>> {
+        sizes::check_submissions(&submissions)?;
         self.write("submit many", now, submissions::Record { submissions })
             .await
     }
@@ -349,6 +352,7 @@ impl Store for ClusterStore {
     }
 
     async fn complete(&self, task: TaskId, run_lease: RunLease, result: TaskResult, now: Millis) -> Result<Record> {
+        sizes::check_result(&result)?;
         let lease = run_lease;
         self.write("complete", now, work::Complete { task, lease, result })
             .await

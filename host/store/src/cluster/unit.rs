@@ -152,6 +152,11 @@ impl<'a> Unit<'a> {
         Ok(change)
     }
 
+    /// A task as this transaction leaves it, if it changes it.
+    pub(super) fn changed(&self, id: TaskId) -> Option<&TaskRecord> {
+        self.changed.get(&id)
+    }
+
     /// Remembers an event.
     pub(super) fn tell(&mut self, event: StoreEvent) {
         self.effects.tell(event);

@@ -172,7 +172,8 @@ impl Operation for Complete {
     }
 }
 
-/// Records a run that failed or was cancelled.
+/// Records a run that failed or was cancelled. A task that waits again is settled too: a step may have rejected the
+/// submission while it ran, and then it must not run again.
 pub(super) struct Fail {
     pub(super) task: TaskId,
     pub(super) lease: RunLease,
@@ -199,9 +200,7 @@ impl Operation for Fail {
             return Ok(Record::Stale);
         }
         unit.record_run(task.id, failure.cpu_ms, failure.provenance.as_ref(), None)?;
-        if task.lifecycle.state.is_terminal() {
-            unit.settle(task.id.submission).await?;
-        }
+        unit.settle(task.id.submission).await?;
         Ok(Record::Recorded)
     }
 }
@@ -226,9 +225,7 @@ impl Operation for Release {
         {
             return Ok(Record::Stale);
         }
-        if task.lifecycle.state.is_terminal() {
-            unit.settle(task.id.submission).await?;
-        }
+        unit.settle(task.id.submission).await?;
         Ok(Record::Recorded)
     }
 }
@@ -251,13 +248,13 @@ impl Operation for Reap {
             if unit.apply(&mut task, Command::Expire { max_crashes }, None).is_err() {
                 continue;
             }
-            if task.lifecycle.state.is_terminal() {
-                unit.settle(task.id.submission).await?;
-            }
+            unit.settle(task.id.submission).await?;
+            // Settling stops it if a step has rejected the submission meanwhile.
+            let settled = unit.changed(task.id).unwrap_or(&task);
             reaped.push(Reaped {
                 id: task.id,
                 pool: task.pool,
-                outcome: task.reaped_as(),
+                outcome: settled.reaped_as(),
             });
         }
         Ok(reaped)

@@ -39,7 +39,7 @@ use crate::{
     Beat, Cancel, Claimed, Error, Expired, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
     NewPlugin, NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, PutPlugin, Reaped,
     Record, Redriven, Result, Retention, Retry, Store, StoreEvent, StoredPlugin, SubmissionId, SubmissionSummary,
-    SubmissionView, Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView, limits,
+    SubmissionView, Submit, TaskEvent, TaskFilter, TaskId, TaskResult, TaskSummary, TaskView, limits, sizes,
 };
 use async_trait::async_trait;
 use formwork_tasks::{Millis, Pool, RunLease};
@@ -162,6 +162,7 @@ fn sync_folder(path: &Path) -> Result<()> {
 #[async_trait]
 impl Store for SqliteStore {
     async fn put_form(&self, form: NewForm, now: Millis) -> Result<PutForm> {
+        sizes::check_form(&form)?;
         self.write("put form", move |write| forms::put(write, &form, now)).await
     }
 
@@ -183,11 +184,13 @@ impl Store for SqliteStore {
     }
 
     async fn submit(&self, submission: NewSubmission, now: Millis) -> Result<Submit> {
+        sizes::check_submissions(std::slice::from_ref(&submission))?;
         self.write("submit", move |write| submissions::submit(write, &submission, now))
             .await
     }
 
     async fn submit_many(&self, submissions: Vec<NewSubmission>, now: Millis) -> Result<Vec<Submit>> {
+        sizes::check_submissions(&submissions)?;
         self.write("submit many", move |write| {
             submissions
                 .iter()
@@ -231,6 +234,7 @@ impl Store for SqliteStore {
     }
 
     async fn complete(&self, task: TaskId, run_lease: RunLease, result: TaskResult, now: Millis) -> Result<Record> {
+        sizes::check_result(&result)?;
         self.write("complete", move |write| {
             work::complete(write, task, run_lease, &result, now)
         })
@@ -352,6 +356,10 @@ impl Store for SqliteStore {
 
     async fn ready(&self) -> Result<()> {
         self.write("probe", operate::probe).await
+    }
+
+    async fn failed(&self) -> String {
+        self.inner.writer.failed().await
     }
 
     async fn close(&self) {

@@ -157,7 +157,8 @@ pub(super) fn complete(
     Ok(Record::Recorded)
 }
 
-/// Records a run that failed or was cancelled.
+/// Records a run that failed or was cancelled. A task that waits again is settled too: a step may have rejected the
+/// submission while it ran, and then it must not run again.
 pub(super) fn fail(
     write: &mut Write<'_>,
     id: TaskId,
@@ -183,9 +184,7 @@ pub(super) fn fail(
         output: None,
     };
     record_run(write, id, run)?;
-    if task.lifecycle.state.is_terminal() {
-        settle(write, id.submission, now)?;
-    }
+    settle(write, id.submission, now)?;
     Ok(Record::Recorded)
 }
 
@@ -197,9 +196,7 @@ pub(super) fn release(write: &mut Write<'_>, id: TaskId, lease: RunLease, now: M
     if transition::apply(write, &mut task, Command::Release { lease }, now, None)?.is_err() {
         return Ok(Record::Stale);
     }
-    if task.lifecycle.state.is_terminal() {
-        settle(write, id.submission, now)?;
-    }
+    settle(write, id.submission, now)?;
     Ok(Record::Recorded)
 }
 
@@ -213,14 +210,12 @@ pub(super) fn reap(write: &mut Write<'_>, now: Millis, max_crashes: u32) -> Resu
         let mut task = present(write, id)?;
         let command = Command::Expire { max_crashes };
         must(transition::apply(write, &mut task, command, now, None)?, id)?;
-        let outcome = task.reaped_as();
-        if task.lifecycle.state.is_terminal() {
-            settle(write, id.submission, now)?;
-        }
+        settle(write, id.submission, now)?;
         reaped.push(Reaped {
             id,
             pool: task.pool,
-            outcome,
+            // Settling stops it if a step has rejected the submission meanwhile.
+            outcome: present(write, id)?.reaped_as(),
         });
     }
     Ok(reaped)

@@ -14,14 +14,14 @@ use rusqlite::{Connection, wal::CheckpointMode};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce, broadcast, oneshot};
 
 /// What a write may use: the open transaction, cached plans, and what to tell after the commit.
 pub(super) struct Write<'group> {
@@ -34,7 +34,7 @@ pub(super) struct Write<'group> {
 pub(super) struct Writer {
     jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     places: Arc<Semaphore>,
-    fatal: Arc<OnceLock<String>>,
+    fatal: Arc<SetOnce<String>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -47,7 +47,7 @@ impl Writer {
         events: broadcast::Sender<StoreEvent>,
     ) -> Result<Self> {
         let (sender, receiver) = mpsc::channel();
-        let fatal = Arc::new(OnceLock::new());
+        let fatal = Arc::new(SetOnce::new());
         let wal_pages = Arc::new(AtomicU64::new(0));
         let mut connection = connection;
         let pages_seen = Arc::clone(&wal_pages);
@@ -116,6 +116,11 @@ impl Writer {
             sender.send(job).map_err(|_| self.gone())?;
         }
         answer.await.map_err(|_| self.gone())?
+    }
+
+    /// Ends, with the reason, when nothing is acknowledged any more.
+    pub(super) async fn failed(&self) -> String {
+        self.fatal.wait().await.clone()
     }
 
     fn gone(&self) -> Error {
@@ -227,7 +232,7 @@ impl GroupFailure {
 /// The writer thread's state.
 struct Committer {
     jobs: mpsc::Receiver<Box<dyn Job>>,
-    fatal: Arc<OnceLock<String>>,
+    fatal: Arc<SetOnce<String>>,
     wal_pages: Arc<AtomicU64>,
     page_bytes: u64,
     interval: Option<Duration>,

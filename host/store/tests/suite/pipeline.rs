@@ -1,5 +1,5 @@
 use super::*;
-use formwork_store::{Record, Retry, StoreEvent, TaskId, tasks::State};
+use formwork_store::{ReapedAs, Record, Retry, StoreEvent, TaskId, tasks::State};
 
 async fn complete(store: &dyn Store, task: &Claimed, result: TaskResult) {
     let record = store
@@ -97,6 +97,47 @@ pub(crate) async fn a_rejection_cancels_what_waits(store: &dyn Store) {
     assert_eq!(status(store, id).await, SubmissionStatus::Rejected);
     let waited = store.task(TaskId::new(id, 2)).await.expect("read").expect("exists");
     assert_eq!(waited.summary.state, State::Cancelled);
+}
+
+/// A task that ran when a sibling rejected the submission, and comes back without having ended.
+pub(crate) async fn what_waits_again_after_a_rejection_is_not_run_again(store: &dyn Store) {
+    let side = |name: &str| Step::new(name).after([]);
+    let pools = [Pool::High, Pool::High, Pool::High, Pool::Batched];
+    let mut steps = vec![side("check")];
+    steps.extend((0..pools.len()).map(|index| side(&format!("side-{index}")).in_pool(pools[index])));
+    publish(store, steps).await;
+    let id = submit(store).await;
+    let check = claim_one(store, NOW).await;
+    let running = claim(store, Pool::High, 3, NOW.plus(LEASE_MS)).await;
+    let vanished = claim(store, Pool::Batched, 1, NOW).await.remove(0);
+    complete(store, &check, rejected("[]")).await;
+    assert_eq!(status(store, id).await, SubmissionStatus::Processing);
+
+    let [retryable, released, ended] = &running[..] else {
+        panic!("three were claimed: {running:?}");
+    };
+    let retry = failure(Disposition::RetryAt(NOW.plus(1)));
+    let record = store.fail(retryable.id, retryable.run_lease, retry, NOW).await;
+    assert_eq!(record.expect("answered"), Record::Recorded);
+    let record = store.release(released.id, released.run_lease, NOW).await;
+    assert_eq!(record.expect("answered"), Record::Recorded);
+    let reaped = store.reap(NOW.plus(LEASE_MS), 3).await.expect("reaped");
+    assert_eq!(reaped.len(), 1);
+    assert_eq!((reaped[0].id, reaped[0].outcome), (vanished.id, ReapedAs::Cancelled));
+
+    for pool in [Pool::High, Pool::Batched] {
+        let claimed = claim(store, pool, 10, NOW.plus(2 * LEASE_MS)).await;
+        assert!(
+            claimed.is_empty(),
+            "runs again although its submission is rejected: {claimed:?}"
+        );
+    }
+    for task in [retryable, released, &vanished] {
+        let view = store.task(task.id).await.expect("read").expect("exists");
+        assert_eq!(view.summary.state, State::Cancelled, "{}", task.step);
+    }
+    complete(store, ended, result("{}")).await;
+    assert_eq!(status(store, id).await, SubmissionStatus::Rejected);
 }
 
 pub(crate) async fn branches_join_exactly_once(store: &dyn Store) {

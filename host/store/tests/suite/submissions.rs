@@ -1,5 +1,5 @@
 use super::*;
-use formwork_store::{Error, Idempotency, StoreEvent, tasks::State};
+use formwork_store::{Error, Idempotency, Record, StoreEvent, limits, tasks::State};
 
 pub(crate) async fn a_submission_is_recorded_with_its_first_tasks(store: &dyn Store) {
     publish(store, vec![Step::new("check").in_pool(Pool::High), Step::new("intent")]).await;
@@ -160,6 +160,57 @@ pub(crate) async fn one_megabyte_comes_back_byte_for_byte(store: &dyn Store) {
     assert!(next.outputs[0].output == data, "the next worker gets the same output");
     let view = store.submission(id).await.expect("read").expect("exists");
     assert!(view.data == data);
+}
+
+pub(crate) async fn what_just_fits_comes_back_and_what_is_larger_is_refused(store: &dyn Store) {
+    let fits = "x".repeat(limits::DOCUMENT_BYTES);
+    let large = "x".repeat(limits::DOCUMENT_BYTES + 1);
+    let refused = |error: Error, part: &str| match error {
+        Error::TooLarge { what, bytes, most } => {
+            assert_eq!((what, bytes, most), (part, large.len(), limits::DOCUMENT_BYTES));
+        }
+        other => panic!("{part}: {other}"),
+    };
+    publish(store, vec![Step::new("archive")]).await;
+    let with = |data: &str| NewSubmission {
+        data: data.to_owned(),
+        ..submission(new_id())
+    };
+    refused(store.submit(with(&large), NOW).await.unwrap_err(), "submission");
+    let half = "x".repeat(limits::DOCUMENT_BYTES / 2);
+    let bulk = vec![with(&half), with(&format!("{half}y"))];
+    refused(store.submit_many(bulk, NOW).await.unwrap_err(), "submission");
+    let definition = NewForm {
+        definition: large.clone(),
+        ..form(vec![])
+    };
+    refused(store.put_form(definition, NOW).await.unwrap_err(), "form definition");
+
+    store.submit(with(&fits), NOW).await.expect("just fits");
+    let task = claim_one(store, NOW).await;
+    assert!(task.data == fits, "the data is what was sent");
+    let both = |output: &str| TaskResult {
+        output: output.to_owned(),
+        ..export(half.as_bytes())
+    };
+    let (most, more) = (both(&half), both(&format!("{half}y")));
+    for of in [result(&large), more] {
+        let error = store.complete(task.id, task.run_lease, of, NOW).await;
+        refused(error.unwrap_err(), "result");
+    }
+    let record = store.complete(task.id, task.run_lease, most, NOW).await;
+    assert_eq!(record.expect("just fits"), Record::Recorded);
+    let view = store.task(task.id).await.expect("read").expect("exists");
+    assert!(
+        view.result.expect("has a result").output == half,
+        "the output comes back"
+    );
+    let chunks = store.export_chunks(FORM, 1, "archive", 0, 1).await.expect("read");
+    assert!(chunks[0].bytes == half.as_bytes(), "the chunk comes back");
+    assert!(
+        claim(store, Pool::Default, 10, NOW).await.is_empty(),
+        "nothing else was recorded"
+    );
 }
 
 pub(crate) async fn submissions_are_paged_newest_first(store: &dyn Store) {

@@ -198,7 +198,7 @@ impl Index {
     /// Asks whether Redis is there and will keep what it is told; the index can be used from then on.
     ///
     /// # Errors
-    /// `Error::Unsupported` for an eviction policy that would silently drop tasks.
+    /// `Error::Unsupported` for a server that is too old, or an eviction policy that would silently drop tasks.
     pub(super) async fn probe(&self) -> Result<()> {
         let unreachable = |error: IndexError| Error::Unavailable {
             operation: "reach redis",
@@ -208,6 +208,10 @@ impl Index {
         self.call(ping.query_async::<()>(&mut self.connection.clone()))
             .await
             .map_err(unreachable)?;
+        match self.server_info().await.map_err(unreachable)? {
+            Some(info) => check_version(&info)?,
+            None => tracing::warn!("redis does not tell its version; make sure that it is 7.0 or later"),
+        }
         let mut command = redis::cmd("CONFIG");
         command.arg("GET").arg("maxmemory-policy");
         match self
@@ -268,7 +272,7 @@ impl Index {
         let mut connection = self.connection.clone();
         let result = self.call(invocation.invoke_async(&mut connection)).await;
         if let Err(error) = &result
-            && !matches!(error, IndexError::Redis(error) if error.code() == Some("OOM"))
+            && !is_full(error)
             && self.up.swap(false, Ordering::Relaxed)
         {
             metrics::INDEX_UP.set(0);
@@ -305,7 +309,8 @@ impl Index {
     }
 
     /// Tells the index about tasks of one pool; answers how many were missing. A failure is remembered: the pool
-    /// is then behind until it has been compared with MongoDB.
+    /// is then behind until it has been compared with MongoDB. When Redis is full of memory the other nodes would go on
+    /// trusting it, and never find what it was not told: so the index is declared not whole for all.
     pub(super) async fn tell(&self, pool: Pool, words: &[Word]) -> Result<u64, IndexError> {
         let keys = ["ready", "due", "held"].map(|name| self.key(pool, name));
         let mut missing = 0;
@@ -316,6 +321,9 @@ impl Index {
                 Ok(count) => missing += count,
                 Err(error) => {
                     self.set_behind(pool, true);
+                    if is_full(&error) {
+                        self.declare_lost(pool).await?;
+                    }
                     return Err(error);
                 }
             }
@@ -346,18 +354,20 @@ impl Index {
 
     /// Which run of the Redis server answers. A server that was restarted may have lost the latest writes.
     pub(super) async fn server_run(&self) -> Result<String, IndexError> {
+        let info = self.server_info().await?.unwrap_or_default();
+        // Where INFO is forbidden only a lost epoch tells that something was lost.
+        Ok(field(&info, "run_id").unwrap_or("unknown").to_owned())
+    }
+
+    /// What the server says about itself; `None` where that is forbidden.
+    async fn server_info(&self) -> Result<Option<String>, IndexError> {
         let mut command = redis::cmd("INFO");
         command.arg("server");
-        let answer = self
-            .call(command.query_async::<String>(&mut self.connection.clone()))
-            .await;
-        let info = match answer {
-            // Where INFO is forbidden only a lost epoch tells that something was lost.
-            Err(IndexError::Redis(error)) if !error.is_io_error() && !error.is_timeout() => String::new(),
-            answer => answer?,
-        };
-        let line = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-        Ok(line.map_or_else(|| "unknown".to_owned(), |run| run.trim().to_owned()))
+        let answer = self.call(command.query_async(&mut self.connection.clone())).await;
+        match answer {
+            Err(IndexError::Redis(error)) if !error.is_io_error() && !error.is_timeout() => Ok(None),
+            answer => answer.map(Some),
+        }
     }
 
     /// Takes a duty, or keeps it, for some time; `pool` is whose.
@@ -381,6 +391,13 @@ impl Index {
         Ok(answer == 1)
     }
 
+    /// Says that the index of a pool is not whole, and that whoever rebuilds it begins anew. Needs no memory.
+    async fn declare_lost(&self, pool: Pool) -> Result<(), IndexError> {
+        let mut command = redis::cmd("DEL");
+        command.arg(self.key(pool, "epoch")).arg(self.key(pool, REBUILD));
+        self.call(command.query_async(&mut self.connection.clone())).await
+    }
+
     /// Notes that what comes from now on is told; to be called before MongoDB is read for a rebuild.
     pub(super) fn begin_rebuild(&self, pool: Pool) {
         self.set_behind(pool, false);
@@ -402,6 +419,35 @@ impl Index {
     }
 }
 
+/// Whether Redis takes nothing more because its memory is full.
+fn is_full(error: &IndexError) -> bool {
+    matches!(error, IndexError::Redis(error) if error.code() == Some("OOM"))
+}
+
+/// A field of what `INFO` answers.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    let mut values = info
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    values.next().map(str::trim)
+}
+
+/// Refuses servers that are too old. Those that speak Redis' protocol under another name say which Redis they are like.
+fn check_version(info: &str) -> Result<()> {
+    let found = field(info, "redis_version").unwrap_or("unknown");
+    let mut numbers = found.split('.').map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let (major, minor) = limits::REDIS_VERSION_LEAST;
+    if version >= (major, minor) {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: "redis server",
+        found: format!("version {found}"),
+        need: format!("version {major}.{minor} or later"),
+    })
+}
+
 /// The duty to rebuild.
 pub(super) const REBUILD: &str = "rebuild";
 
@@ -413,6 +459,20 @@ mod tests {
     use super::*;
     use crate::SubmissionId;
     use formwork_tasks::{Priority, Step};
+
+    #[test]
+    fn old_servers_are_refused() {
+        let info =
+            |version: &str| format!("# Server\r\nredis_version:{version}\r\nredis_git_sha1:0\r\nrun_id:ab12\r\n");
+        assert_eq!(field(&info("7.0.15"), "run_id"), Some("ab12"));
+        for good in ["7.0.0", "7.0.15", "7.2.4", "10.1.0"] {
+            check_version(&info(good)).expect("is accepted");
+        }
+        for bad in ["6.2.14", "2.8", "", "beta"] {
+            let error = check_version(&info(bad)).expect_err("is refused").to_string();
+            assert!(error.contains("7.0 or later"), "{error}");
+        }
+    }
 
     #[test]
     fn scores_order_by_priority_then_time() {
