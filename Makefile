@@ -39,10 +39,10 @@ QUEUES_REPORT ?= $(PEERS)/queues.md
 QUEUES_FLAGS ?=
 IMAGE_FLAGS ?=
 
-.PHONY: help rust setup guest-tools test-servers build plugins run demo lint test bench bench-peers bench-queues check-peers campaign kill-ai fuzz broken-fence image clean
+.PHONY: help rust setup guest-tools test-servers build plugins run demo lint test bench bench-peers bench-queues check-peers campaign campaign-cluster kill-ai fuzz broken-fence image clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 rust:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust as https://rustup.rs says" >&2; exit 2; }
@@ -123,10 +123,14 @@ HOST_TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
 CAMPAIGN_FLAGS ?= --kills 1000
 
 # Only the plugins of its form: the others want models, and a start is a good part of a kill's time.
-campaign: build ## kill the server a thousand times and check that nothing acknowledged was lost or doubled
+campaign campaign-cluster: build
 	@rm -rf "$(FORMWORK_CACHE)/campaign" && mkdir -p "$(FORMWORK_CACHE)/campaign/plugins"
 	@cp "$(FORMWORK_CACHE)"/plugins/validate-*.wasm "$(FORMWORK_CACHE)"/plugins/export-*.wasm "$(FORMWORK_CACHE)/campaign/plugins"
-	cd "$(FORMWORK_CACHE)/campaign" && "$(CARGO_TARGET_DIR)/release/formwork-campaign" --formwork "$(FORMWORK)" --plugins plugins $(CAMPAIGN_FLAGS)
+	cd "$(FORMWORK_CACHE)/campaign" && "$(CARGO_TARGET_DIR)/release/formwork-campaign" --formwork "$(FORMWORK)" --plugins plugins $(CAMPAIGN_MODE) $(CAMPAIGN_FLAGS)
+
+campaign: ## kill the server a thousand times and check that nothing acknowledged was lost or doubled
+campaign-cluster: test-servers ## the same for many nodes: any node, Redis and the MongoDB-protocol server are killed
+campaign-cluster: CAMPAIGN_MODE := --many-nodes
 
 # Not part of `make test`, which runs three kills of it.
 KILL_AI_FLAGS ?= --kills 100

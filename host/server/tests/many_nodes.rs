@@ -305,3 +305,49 @@ async fn nodes_are_replaced_one_after_another_without_loss() {
         }
     }
 }
+
+/// `SIGSTOP` for longer than a lease, then `SIGCONT`: the zombie is fenced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_freezes_in_the_middle_of_its_work_is_fenced_when_it_thaws() {
+    let installation = Installation::new("frozen");
+    let client = reqwest::Client::new();
+    let node = |roles| installation.node_behind(roles, &installation.mongodb, &installation.redis, SHORT_LEASE_MS);
+    let (api, zombie) = (node("api"), node("high,default"));
+    publish(&client, &api).await;
+    let urls = [api.url.clone()];
+    let mut acknowledged = BTreeMap::new();
+    // Frozen at a random moment, again and again, until that was while it held tasks.
+    let held = loop {
+        for _ in 0..20 {
+            let number = acknowledged.len();
+            acknowledged.insert(number, submit(&client, &urls, number).await);
+        }
+        zombie.freeze();
+        let running = get(&client, format!("{}/v1/tasks?state=running", api.url)).await;
+        let running = running["items"].as_array().unwrap().clone();
+        if !running.is_empty() {
+            break running;
+        }
+        zombie.thaw();
+    };
+    let other = node("high,default");
+    all_done_once(&client, &api.url, &acknowledged).await;
+    let end = |task: &Value| format!("{}/v1/tasks/{}", api.url, task["id"].as_str().unwrap());
+    let mut ends = Vec::new();
+    for task in &held {
+        let ended = get(&client, end(task)).await;
+        assert_ne!(ended["worker"], task["worker"], "another one has done it: {ended:#}");
+        assert!(ended["run_lease"].as_u64() > task["run_lease"].as_u64(), "{ended:#}");
+        ends.push(ended);
+    }
+    zombie.thaw();
+    // It works again, so it has heard that what it held is not its own any more, or has tried to record it.
+    drop(other);
+    let number = acknowledged.len();
+    acknowledged.insert(number, submit(&client, &urls, number).await);
+    all_done_once(&client, &api.url, &acknowledged).await;
+    for (task, ended) in held.iter().zip(&ends) {
+        assert_eq!(get(&client, end(task)).await, *ended, "the zombie was heard");
+    }
+    assert!(zombie.terminate().success());
+}

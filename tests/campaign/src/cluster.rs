@@ -1,16 +1,17 @@
 //! The cluster under test: processes that may be killed, and where clients find it.
 //!
-//! One server on an embedded store is [`Cluster::embedded`]; anything else (several servers, workers, Redis, MongoDB) is
-//! described by a file: the campaign knows commands and addresses, not roles.
+//! One server on an embedded store is [`Cluster::embedded`], several nodes on servers of their own [`Cluster::many_nodes`];
+//! anything else is described by a file: the campaign itself knows commands and addresses, not roles.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use formwork_test_servers::{free_port, mongodb_command, redis_command};
 use serde::Deserialize;
 
 /// How often a starting process is asked whether it is ready.
@@ -18,6 +19,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Longest start of a process.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The lease of tasks in [`Cluster::many_nodes`].
+const LEASE_MS: u64 = 3_000;
 
 /// A cluster as a TOML file describes it.
 #[derive(Clone, Debug, Deserialize)]
@@ -51,6 +55,23 @@ pub struct ProcessSpec {
 
 const fn one() -> u32 {
     1
+}
+
+/// A database server as a process of the cluster.
+fn server(name: &str, command: &Command, port: u16) -> anyhow::Result<ProcessSpec> {
+    let text = |part: &OsStr| part.to_str().map(str::to_owned).context("a path that is not UTF-8");
+    let mut environment = BTreeMap::new();
+    for (key, value) in command.get_envs() {
+        environment.insert(text(key)?, text(value.unwrap_or_default())?);
+    }
+    let parts = std::iter::once(command.get_program()).chain(command.get_args());
+    Ok(ProcessSpec {
+        name: name.to_owned(),
+        command: parts.map(text).collect::<anyhow::Result<_>>()?,
+        environment,
+        ready: format!("127.0.0.1:{port}"),
+        weight: 1,
+    })
 }
 
 /// Processes that run.
@@ -102,11 +123,10 @@ impl Cluster {
     /// One server with an embedded store in `folder`, without models, with the plugins of `plugins`.
     ///
     /// # Errors
-    /// No free port.
+    /// The configuration cannot be written.
     pub fn embedded(formwork: &Path, plugins: &Path, folder: &Path) -> anyhow::Result<ClusterFile> {
         // A fixed one, so that clients find it again; free a moment ago.
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let address = format!("127.0.0.1:{port}");
+        let address = format!("127.0.0.1:{}", free_port());
         let config = folder.join("formwork.toml");
         let text = format!(
             "store = \"sqlite:{}\"\nmodels = []\n\
@@ -136,6 +156,57 @@ impl Cluster {
                 ready: format!("http://{address}/readyz"),
                 weight: 1,
             }],
+        })
+    }
+
+    /// Four nodes on a Redis and a MongoDB-protocol server of their own, all of which may be killed: two that serve the API,
+    /// one of which also validates, and two that work.
+    ///
+    /// # Errors
+    /// The configuration cannot be written.
+    pub fn many_nodes(formwork: &Path, plugins: &Path, folder: &Path) -> anyhow::Result<ClusterFile> {
+        let (redis, mongodb) = (free_port(), free_port());
+        let config = folder.join("formwork.toml");
+        let text = format!(
+            "store = \"mongodb://127.0.0.1:{mongodb}/campaign?directConnection=true\"\n\
+             redis = \"redis://127.0.0.1:{redis}\"\nmodels = []\n\
+             [plugins]\nfolder = \"{}\"\n\
+             [log]\nfilter = \"warn\"\n\
+             # Short, so that what a kill ended is soon another's.\n\
+             [pools]\nmax_crashes = 1000000\nlease_ms = {LEASE_MS}\nheartbeat_ms = 500\n",
+            plugins.display(),
+        );
+        std::fs::write(&config, text)?;
+        let mut process = vec![
+            server("redis", &redis_command(redis, folder), redis)?,
+            server("mongodb", &mongodb_command(mongodb, &folder.join("mongodb")), mongodb)?,
+        ];
+        let mut endpoints = Vec::new();
+        for (name, roles) in [
+            ("api-1", "api"),
+            ("api-2", "api,high"),
+            ("worker-1", "high,default"),
+            ("worker-2", "high,default"),
+        ] {
+            let address = format!("127.0.0.1:{}", free_port());
+            let mut command = vec![formwork.display().to_string(), "serve".to_owned()];
+            command.extend(["--config".to_owned(), config.display().to_string()]);
+            command.extend(["--roles", roles, "--listen", &address].map(str::to_owned));
+            if name.starts_with("api") {
+                endpoints.push(format!("http://{address}"));
+            }
+            process.push(ProcessSpec {
+                name: name.to_owned(),
+                command,
+                environment: BTreeMap::new(),
+                ready: format!("http://{address}/readyz"),
+                weight: 1,
+            });
+        }
+        Ok(ClusterFile {
+            endpoints,
+            orphan_ms: 2 * LEASE_MS,
+            process,
         })
     }
 

@@ -18,6 +18,9 @@ struct Options {
     /// The folder with the plugins `validate` and `export`.
     #[arg(long, value_name = "FOLDER", required_unless_present = "cluster")]
     plugins: Option<PathBuf>,
+    /// Several nodes on a Redis and a MongoDB-protocol server of their own, instead of one server on an embedded store.
+    #[arg(long, conflicts_with = "cluster")]
+    many_nodes: bool,
     /// Another cluster: its processes, commands and endpoints, in TOML.
     #[arg(long, value_name = "FILE", conflicts_with = "plugins")]
     cluster: Option<PathBuf>,
@@ -57,7 +60,14 @@ async fn main() -> anyhow::Result<ExitCode> {
             let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
             toml::from_str(&text).with_context(|| format!("reading {}", file.display()))?
         }
-        (None, Some(plugins)) => Cluster::embedded(&options.formwork, &std::path::absolute(plugins)?, &folder)?,
+        (None, Some(plugins)) => {
+            let describe = if options.many_nodes {
+                Cluster::many_nodes
+            } else {
+                Cluster::embedded
+            };
+            describe(&options.formwork, &std::path::absolute(plugins)?, &folder)?
+        }
         (None, None) => anyhow::bail!("neither --plugins nor --cluster"),
     };
     let plan = Plan {
