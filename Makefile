@@ -37,9 +37,11 @@ PEERS_REPORT ?= $(PEERS)/report.md
 PEERS_FLAGS ?=
 QUEUES_REPORT ?= $(PEERS)/queues.md
 QUEUES_FLAGS ?=
+MODELS_REPORT ?= $(PEERS)/models.md
+MODELS_FLAGS ?=
 IMAGE_FLAGS ?=
 
-.PHONY: help rust setup guest-tools test-servers build plugins run demo lint test bench bench-peers bench-queues check-peers campaign campaign-cluster kill-ai fuzz broken-fence image clean
+.PHONY: help rust setup guest-tools test-servers build plugins run demo lint test bench bench-peers bench-queues bench-models check-peers campaign campaign-cluster kill-ai fuzz broken-fence image clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -97,6 +99,11 @@ bench-peers: build $(PEERS)/wasmtime-$(WASMTIME_VERSION) ## measure wasmtime ser
 bench-queues: build ## measure Celery and BullMQ on Redis beside Formwork's queue
 	@mkdir -p "$(PEERS)/queues"
 	python3 tests/peers/queues/run.py --formwork "$(FORMWORK)" --cache "$(PEERS)/queues" --report "$(QUEUES_REPORT)" $(QUEUES_FLAGS)
+
+bench-models: build ## measure Python onnxruntime, PyTorch and llama.cpp's server beside Formwork's models
+	@mkdir -p "$(PEERS)/models"
+	python3 tests/peers/models/run.py --formwork "$(FORMWORK)" --models "$(FORMWORK_CACHE)/models" --cache "$(PEERS)/models" \
+	  --report "$(MODELS_REPORT)" $(MODELS_FLAGS)
 
 # What `lint` and `test` do for the workspace, for the peers.
 check-peers: rust

@@ -104,7 +104,7 @@ enum Command {
     /// Build, check, look into and list plugins.
     #[command(subcommand)]
     Plugin(plugin::Command),
-    /// Look at models of a running server, load and unload them.
+    /// Look at models of a running server, load and unload them; measure models.
     #[command(subcommand)]
     Model(model::Command),
     /// What the host starts to compile one component: the component on standard input, machine code on standard output.

@@ -1,15 +1,24 @@
-//! `formwork model …`: the models of a running server.
+//! `formwork model …`: the models of a running server, and what they do on this machine.
 
 use reqwest::Method;
 use serde_json::Value;
 
 use super::Global;
+use super::bench::model as bench;
 use super::client::Client;
 use super::exit::Failure;
 use super::output::{Table, cell, print, print_json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Served(Served),
+    /// Measure the configured models on this machine, without a server.
+    Bench(bench::Options),
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Served {
     /// List the models, their states and their memory.
     List,
     /// Show one model.
@@ -40,10 +49,13 @@ pub(crate) enum Command {
 }
 
 pub(crate) fn run(command: Command, global: &Global) -> Result<(), Failure> {
-    super::block_on(ask(command, global))
+    match command {
+        Command::Served(command) => super::block_on(ask(command, global)),
+        Command::Bench(options) => bench::run(&options, global),
+    }
 }
 
-async fn ask(command: Command, global: &Global) -> Result<(), Failure> {
+async fn ask(command: Served, global: &Global) -> Result<(), Failure> {
     let client = Client::new(global)?;
     let post = async |name: &str, what: &str| {
         let request = client.request(Method::POST, &["models", name, what], &[]);
@@ -55,12 +67,12 @@ async fn ask(command: Command, global: &Global) -> Result<(), Failure> {
         client.send(request).await.map(|(_, answer)| answer)
     };
     let model = match command {
-        Command::List => return list(&client.get(&["models"], &[]).await?, global),
-        Command::Show { name } => client.get(&["models", &name], &[]).await?,
-        Command::Load { name } => post(&name, "load").await?,
-        Command::Unload { name } => post(&name, "unload").await?,
-        Command::Pin { name } => pin(&name, true).await?,
-        Command::Unpin { name } => pin(&name, false).await?,
+        Served::List => return list(&client.get(&["models"], &[]).await?, global),
+        Served::Show { name } => client.get(&["models", &name], &[]).await?,
+        Served::Load { name } => post(&name, "load").await?,
+        Served::Unload { name } => post(&name, "unload").await?,
+        Served::Pin { name } => pin(&name, true).await?,
+        Served::Unpin { name } => pin(&name, false).await?,
     };
     show(&model, global)
 }

@@ -10,6 +10,7 @@ mod figures;
 mod floor;
 mod http;
 mod load;
+pub(crate) mod model;
 mod overview;
 mod pools;
 mod publish;
