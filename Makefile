@@ -41,7 +41,7 @@ MODELS_REPORT ?= $(PEERS)/models.md
 MODELS_FLAGS ?=
 IMAGE_FLAGS ?=
 
-.PHONY: help rust setup guest-tools test-servers build plugins run demo lint test bench bench-peers bench-queues bench-models check-peers campaign campaign-cluster kill-ai fuzz broken-fence image clean
+.PHONY: help rust setup guest-tools test-servers build plugins run demo lint test bench bench-peers bench-queues bench-models convert-encoder check-peers campaign campaign-cluster kill-ai fuzz broken-fence image clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -146,7 +146,13 @@ kill-ai: build test-servers ## kill the AI process a hundred times in mid-genera
 	@mkdir -p "$(FORMWORK_CACHE)/campaign"
 	cd "$(FORMWORK_CACHE)/campaign" && "$(CARGO_TARGET_DIR)/release/formwork-kill-ai" --formwork "$(FORMWORK)" $(KILL_AI_FLAGS)
 
-fuzz: rust setup ## look for inputs that break a promise: FUZZ=package|host_calls|lifting FUZZ_SECONDS=60
+# Not part of `make test`: the first run fetches 134 MB.
+ENCODER ?=
+
+convert-encoder: ## make ONNX files of a sentence encoder, fp32 and int8, and compare: ENCODER=FOLDER, else all-MiniLM-L6-v2
+	@scripts/convert-encoder.sh $(ENCODER)
+
+fuzz: rust setup ## look for inputs that break a promise: FUZZ=package|host_calls|lifting|model_file FUZZ_SECONDS=60
 	@mkdir -p fuzz/artifacts fuzz/corpus/$(FUZZ)
 	RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --release --locked --manifest-path fuzz/Cargo.toml --target $(HOST_TARGET) --bin $(FUZZ) -- \
 	  fuzz/corpus/$(FUZZ) -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=fuzz/artifacts/$(FUZZ)- -max_len=4096

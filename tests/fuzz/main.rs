@@ -50,6 +50,11 @@ fn answers_of_any_bytes_break_no_promise() {
     );
 }
 
+#[test]
+fn model_files_of_any_bytes_break_no_promise() {
+    run(Target::ModelFile, 40_000, &["ok", "refused", "tensor-elsewhere"]);
+}
+
 /// After a target learnt something new: `cargo test --release --workspace --test fuzz -- --ignored`.
 #[test]
 #[ignore = "writes the corpus"]

@@ -453,3 +453,77 @@ async fn a_chain_with_a_model_in_it_belongs_to_the_pool_of_inference() {
         .collect();
     assert_eq!(snapshots, [("step".to_owned(), 0), ("step".to_owned(), 1)]);
 }
+
+/// Generations that keep a generator's only place in the queue taken, at the same time.
+const CROWD: usize = 4;
+
+#[tokio::test]
+async fn a_busy_generator_leads_to_the_rules() {
+    let house = house().await;
+    // A service of its own: one call may wait for its generator, and no more.
+    let ran = house.runtime.spawn(async {
+        let options = formwork_inference::Options {
+            queue: 1,
+            ..formwork_inference::Options::default()
+        };
+        let inference = formwork_inference::Inference::start(options, vec![generator().at_start()]).unwrap();
+        let engine =
+            formwork_engine::Engine::new(formwork_engine::EngineOptions::default(), inference.clone()).unwrap();
+        let nothing = tempfile::tempdir().unwrap();
+        let grants = BTreeMap::from([("extract".to_owned(), BTreeSet::from(Grant::ALL))]);
+        let (catalog, _) = Catalog::open(&engine, nothing.path(), grants).await.unwrap();
+        catalog.install(build("extract")).await.unwrap();
+
+        let stop = CancellationToken::new();
+        let mut crowd = tokio::task::JoinSet::new();
+        for number in 0..CROWD {
+            let (inference, stop) = (inference.clone(), stop.clone());
+            crowd.spawn(async move {
+                // One that is refused asks again at once: there is always one that waits.
+                while !stop.is_cancelled() {
+                    let request = formwork_inference::GenerationRequest {
+                        prompt: format!("Tell me a long story about the number {number}."),
+                        max_tokens: 400,
+                        ..formwork_inference::GenerationRequest::default()
+                    };
+                    let call = formwork_inference::CallContext {
+                        cancel: stop.child_token(),
+                        owner: "crowd".into(),
+                        ..formwork_inference::CallContext::default()
+                    };
+                    match inference.generate("generator", request, &call).await {
+                        Ok(mut story) => drop(story.text().await),
+                        Err(_) => tokio::task::yield_now().await,
+                    }
+                }
+            });
+        }
+        let step = extract(json!({ "fallback": [{ "settings": { "model": null }, "on": ["busy"] }] }));
+        // The crowd may make room for a moment; that it is full is what is waited for.
+        let answered = loop {
+            let report = pipeline(&step)
+                .run_step(&catalog, "step", &message(TEXT), context())
+                .await;
+            let answer = output(&report).clone();
+            if answer["fallback"]["rung"] == 1 {
+                break answer;
+            }
+        };
+        stop.cancel();
+        while crowd.join_next().await.is_some() {}
+        answered
+    });
+    let answer = tokio::time::timeout(Duration::from_secs(60), ran)
+        .await
+        .unwrap()
+        .unwrap();
+    let above = &answer["fallback"]["above"][0];
+    assert_eq!(
+        (&above["reason"], &above["inference"]),
+        (&json!("busy"), &json!("busy")),
+        "{answer}"
+    );
+    // The rules found what they can.
+    assert_eq!(answer["fields"][0]["name"], "day", "{answer}");
+    assert_eq!(answer["missing"], json!(["person"]));
+}

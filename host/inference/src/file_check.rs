@@ -21,28 +21,44 @@ const READ_BYTES: usize = 1 << 20;
 /// Reads the whole file and compares its digest; answers the open file and its size in bytes.
 pub(crate) fn verify(spec: &FileSpec) -> Result<(File, u64), Error> {
     let mut file = open(&spec.path)?;
+    let (sha256, size) = hash(&mut file, &spec.path)?;
+    compare(spec, &sha256)?;
+    Ok((file, size))
+}
+
+/// The digest of a file's bytes, lowercase hex, and how many there are.
+pub(crate) fn digest(path: &Path) -> Result<(String, u64), Error> {
+    hash(&mut open(path)?, path)
+}
+
+fn hash(file: &mut File, path: &Path) -> Result<(String, u64), Error> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0_u8; READ_BYTES];
     let mut size = 0_u64;
     loop {
-        let read = file.read(&mut buffer).map_err(|error| unreadable(&spec.path, &error))?;
+        let read = file.read(&mut buffer).map_err(|error| unreadable(path, &error))?;
         if read == 0 {
-            break;
+            return Ok((hex::encode(hasher.finalize()), size));
         }
         hasher.update(&buffer[..read]);
         size += read as u64;
     }
-    compare(spec, &hex::encode(hasher.finalize()))?;
-    Ok((file, size))
 }
 
 /// Reads a file of at most `limit` bytes into memory and compares the digest of those very bytes.
 pub(crate) fn read_verified(spec: &FileSpec, limit: u64) -> Result<Vec<u8>, Error> {
+    let bytes = read(&spec.path, limit)?;
+    compare(spec, &hex::encode(Sha256::digest(&bytes)))?;
+    Ok(bytes)
+}
+
+/// Reads a file of at most `limit` bytes into memory.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
-    open(&spec.path)?
+    open(path)?
         .take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
-        .map_err(|error| unreadable(&spec.path, &error))?;
+        .map_err(|error| unreadable(path, &error))?;
     if bytes.len() as u64 > limit {
         return Err(Error::TooLarge {
             what: "bytes of a model file",
@@ -50,7 +66,6 @@ pub(crate) fn read_verified(spec: &FileSpec, limit: u64) -> Result<Vec<u8>, Erro
             got: bytes.len() as u64,
         });
     }
-    compare(spec, &hex::encode(Sha256::digest(&bytes)))?;
     Ok(bytes)
 }
 

@@ -77,6 +77,15 @@ pub struct ExpectedStep {
     /// Values of extracted fields.
     #[serde(default)]
     pub fields: Map<String, Value>,
+    /// Which rung of the fallback chain must have answered; 0 is the step's own plugin.
+    #[serde(default)]
+    pub rung: Option<u64>,
+    /// Whether it must have been left to a person.
+    #[serde(default)]
+    pub needs_review: Option<bool>,
+    /// A drafted response must be there; this text, or any if it is empty.
+    #[serde(default)]
+    pub response: Option<String>,
 }
 
 /// Reads every example below `folder`/forms.
@@ -149,6 +158,26 @@ impl ExpectedStep {
         for label in &self.labels {
             if !items(&output["labels"]).any(|found| found["name"] == label.as_str()) {
                 differences.push(format!("{step}: label {label} is not among {}", output["labels"]));
+            }
+        }
+        let fallback = &output["fallback"];
+        if let Some(rung) = self.rung
+            && fallback["rung"] != rung
+        {
+            differences.push(format!("{step}: rung {} answered, expected {rung}", fallback["rung"]));
+        }
+        if let Some(needed) = self.needs_review
+            && fallback["needs_review"] != needed
+        {
+            differences.push(format!(
+                "{step}: needs_review is {}, expected {needed}",
+                fallback["needs_review"]
+            ));
+        }
+        if let Some(expected) = &self.response {
+            let text = output["response"]["text"].as_str().unwrap_or_default();
+            if text.is_empty() || (!expected.is_empty() && text != expected) {
+                differences.push(format!("{step}: the response is {text:?}, expected {expected:?}"));
             }
         }
         for (name, value) in &self.fields {

@@ -192,3 +192,49 @@ fn a_cause_that_an_error_names_itself_is_said_once() {
     let text = Failure::Failed(named.context("starting")).to_string();
     assert_eq!(text, "starting: making the folder data: the disk is gone");
 }
+
+#[test]
+fn a_models_file_is_checked_and_its_declaration_printed() {
+    let models = formwork_server::config::load(None).unwrap().config.models;
+    assert_eq!(models.len(), 2);
+    for model in models {
+        let path = model.file.path.display().to_string();
+        let output = run(&["--json", "model", "check", &path]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["sha256"], model.file.sha256);
+        let output = run(&["model", "check", &path]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        // What is printed is what the configuration takes.
+        let (_, declaration) = text.split_once("\n\n").unwrap();
+        let declared: toml::Table = toml::from_str(declaration).unwrap();
+        assert_eq!(
+            declared["models"][0]["file"]["sha256"].as_str(),
+            Some(model.file.sha256.as_str())
+        );
+    }
+    fails(
+        &["model", "check", "/nonexistent/model.gguf"],
+        3,
+        "/nonexistent/model.gguf",
+    );
+    fails(
+        &["model", "check", env!("CARGO_MANIFEST_PATH")],
+        1,
+        "not a usable model file",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("smaller.gguf").display().to_string();
+    let from = formwork_server::config::load(None)
+        .unwrap()
+        .config
+        .models
+        .remove(1)
+        .file
+        .path;
+    fails(
+        &["model", "quantize", &from.display().to_string(), &to],
+        2,
+        "--requantize",
+    );
+}

@@ -9,6 +9,7 @@ mod corpus;
 mod host_calls;
 mod interpreter;
 mod lifting;
+pub mod model_file;
 mod package;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -29,11 +30,13 @@ pub enum Target {
     HostCalls,
     /// A guest that answers whatever its submission says.
     Lifting,
+    /// Headers of model files, before a native library reads them.
+    ModelFile,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Package, Self::HostCalls, Self::Lifting];
+    pub const ALL: [Self; 4] = [Self::Package, Self::HostCalls, Self::Lifting, Self::ModelFile];
 
     /// Its name: that of its corpus and its program.
     pub fn name(self) -> &'static str {
@@ -41,6 +44,7 @@ impl Target {
             Self::Package => "package",
             Self::HostCalls => "host_calls",
             Self::Lifting => "lifting",
+            Self::ModelFile => "model_file",
         }
     }
 
@@ -61,8 +65,12 @@ impl Target {
                 Self::Package => package::run(input).await,
                 Self::HostCalls => host_calls::run(input).await,
                 Self::Lifting => lifting::run(input).await,
+                Self::ModelFile => model_file::run(input),
             };
-            Arena::shared().await.serves().await;
+            // Where no guest takes part, none has to be served afterwards.
+            if self != Self::ModelFile {
+                Arena::shared().await.serves().await;
+            }
             end
         })
     }
@@ -73,6 +81,7 @@ impl Target {
             Self::Package => package::seeds(),
             Self::HostCalls => host_calls::seeds(),
             Self::Lifting => lifting::seeds(),
+            Self::ModelFile => model_file::seeds(),
         }
     }
 }

@@ -198,8 +198,50 @@ fn described(sample: &Sample, submission: &Value, differences: &[String]) -> Str
     text
 }
 
-/// A step's result in a few lines.
+/// A step's result in a few lines, and who of its fallback chain gave it.
 fn results(step: &Value) -> Vec<String> {
+    let fallback = &step["output"]["fallback"];
+    let mut lines = match fallback["needs_review"] == true {
+        // What was not sure enough to be the answer.
+        true => {
+            let suggestion = answer(&serde_json::json!({ "output": step["output"]["suggestion"] }));
+            let lines = suggestion.into_iter().filter(|line| line != "null");
+            lines.map(|line| format!("unsure: {line}")).collect()
+        }
+        false => answer(step),
+    };
+    lines.extend(chain(fallback));
+    lines
+}
+
+/// Which rung answered, and why none above it did.
+fn chain(fallback: &Value) -> Vec<String> {
+    let Some(rung) = fallback["rung"].as_u64() else {
+        return Vec::new();
+    };
+    let above = fallback["above"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+    if above.is_empty() && fallback["needs_review"] != true {
+        return Vec::new();
+    }
+    let mut lines: Vec<String> = above
+        .iter()
+        .map(|refused| {
+            let (rung, reason) = (&refused["rung"], word(&refused["reason"]));
+            cut(format!(
+                "rung {rung} had no answer ({reason}): {}",
+                word(&refused["message"])
+            ))
+        })
+        .collect();
+    lines.push(match fallback["needs_review"] == true {
+        true => format!("rung {rung}: left to a person"),
+        false => format!("rung {rung} answered"),
+    });
+    lines
+}
+
+/// What a step found, in a few lines.
+fn answer(step: &Value) -> Vec<String> {
     let output = &step["output"];
     let each = |value: &Value, show: fn(&Value) -> String| -> Vec<String> {
         value
@@ -234,6 +276,14 @@ fn results(step: &Value) -> Vec<String> {
         } else {
             labels
         };
+    }
+    if let Some(text) = output["response"]["text"].as_str() {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let how = match output["response"]["finish"] == "fixed" {
+            true => "fixed text".to_owned(),
+            false => format!("draft, {} tokens", output["response"]["tokens"]),
+        };
+        return vec![cut(format!("{how}: {text}"))];
     }
     if !output["fields"].is_null() {
         let mut lines = each(&output["fields"], |field| {

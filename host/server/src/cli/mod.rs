@@ -8,6 +8,7 @@ mod demo;
 pub mod exit;
 mod form;
 mod model;
+mod model_file;
 pub mod output;
 mod plugin;
 mod ready;
@@ -155,7 +156,7 @@ pub fn compiler_command(program: PathBuf) -> formwork_engine::CompilerCommand {
 }
 
 /// Runs a client command.
-pub(crate) fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+pub(crate) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?

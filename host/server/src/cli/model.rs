@@ -1,4 +1,4 @@
-//! `formwork model …`: the models of a running server, and what they do on this machine.
+//! `formwork model …`: the models of a running server, files of models, and what models do on this machine.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -7,6 +7,7 @@ use super::Global;
 use super::bench::model as bench;
 use super::client::Client;
 use super::exit::Failure;
+use super::model_file;
 use super::output::{Table, cell, print, print_json};
 
 #[derive(Debug, clap::Subcommand)]
@@ -15,6 +16,10 @@ pub(crate) enum Command {
     Served(Served),
     /// Measure the configured models on this machine, without a server.
     Bench(bench::Options),
+    /// Check a model's file, and print the lines that declare it; needs no server.
+    Check(model_file::Check),
+    /// Make a generator's file smaller, and compare what both write; needs no server.
+    Quantize(model_file::Quantize),
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -52,6 +57,8 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<(), Failure> {
     match command {
         Command::Served(command) => super::block_on(ask(command, global)),
         Command::Bench(options) => bench::run(&options, global),
+        Command::Check(options) => model_file::check(&options, global),
+        Command::Quantize(options) => model_file::quantize(&options, global),
     }
 }
 

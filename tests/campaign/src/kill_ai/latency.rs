@@ -28,6 +28,8 @@ pub(super) enum Phase {
 struct Round {
     calm: Vec<Duration>,
     kills: Vec<Duration>,
+    /// Requests that were refused or not answered in time, in windows without and with kills.
+    unanswered: [usize; 2],
 }
 
 struct Samples {
@@ -72,6 +74,8 @@ pub struct Comparison {
     pub calm: Figures,
     /// All requests of windows with kills.
     pub kills: Figures,
+    /// Requests that were refused or not answered in time, in windows without and with kills.
+    pub unanswered: [usize; 2],
     /// p95 with kills divided by p95 without: the median over rounds; not a number where nothing was compared.
     pub p95_ratio: f64,
 }
@@ -107,21 +111,38 @@ impl Probes {
             let (probes, phase) = (Arc::clone(&self), self.lock().phase);
             sent.spawn(async move { probes.one(route, phase, due, number).await });
             while let Some(ended) = sent.try_join_next() {
-                ended??;
+                ended?;
             }
             number += 1;
             due += every;
         }
         while let Some(ended) = sent.join_next().await {
-            ended??;
+            ended?;
         }
         Ok(())
     }
 
-    async fn one(&self, route: usize, phase: Phase, due: Instant, number: u64) -> anyhow::Result<()> {
-        let mut request = self
-            .client
-            .post(format!("{}/v1/forms/{PLAIN}/{}", self.api, ROUTES[route]));
+    async fn one(&self, route: usize, phase: Phase, due: Instant, number: u64) {
+        let answered = self.ask(route, number).await;
+        let took = due.elapsed();
+        let mut samples = self.lock();
+        if let Ok(Some(id)) = &answered {
+            samples.acknowledged.push(id.clone());
+        }
+        let Some(round) = samples.routes[route].last_mut() else {
+            return;
+        };
+        match phase {
+            Phase::Calm => round.calm.push(took),
+            Phase::Kills => round.kills.push(took),
+        }
+        round.unanswered[usize::from(phase == Phase::Kills)] += usize::from(answered.is_err());
+    }
+
+    /// The id of the submission, where one was made.
+    async fn ask(&self, route: usize, number: u64) -> anyhow::Result<Option<String>> {
+        let url = format!("{}/v1/forms/{PLAIN}/{}", self.api, ROUTES[route]);
+        let mut request = self.client.post(url);
         if ROUTES[route] == "submissions" {
             request = request.header("idempotency-key", format!("probe-{number}"));
         }
@@ -131,19 +152,8 @@ impl Probes {
             .await?;
         let status = response.status();
         let answer: serde_json::Value = response.json().await?;
-        let took = due.elapsed();
         anyhow::ensure!(status.is_success(), "{}: {status} {answer}", ROUTES[route]);
-        let mut samples = self.lock();
-        if let Some(id) = answer["id"].as_str() {
-            samples.acknowledged.push(id.to_owned());
-        }
-        if let Some(round) = samples.routes[route].last_mut() {
-            match phase {
-                Phase::Calm => round.calm.push(took),
-                Phase::Kills => round.kills.push(took),
-            }
-        }
-        Ok(())
+        Ok(answer["id"].as_str().map(str::to_owned))
     }
 
     pub(super) fn enter(&self, phase: Phase) {
@@ -198,6 +208,7 @@ fn compare(route: &'static str, rounds: &[Round]) -> Comparison {
         route,
         calm: all(|round| &round.calm),
         kills: all(|round| &round.kills),
+        unanswered: [0, 1].map(|phase| rounds.iter().map(|round| round.unanswered[phase]).sum()),
         p95_ratio: ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN),
     }
 }
@@ -229,14 +240,16 @@ impl std::fmt::Display for Comparison {
             route,
             calm,
             kills,
+            unanswered: [unanswered_calm, unanswered],
             p95_ratio,
         } = self;
         if p95_ratio.is_nan() {
-            return write!(formatter, "{route}: with kills {kills}");
+            return write!(formatter, "{route}: with kills {kills}, {unanswered} not answered");
         }
         write!(
             formatter,
-            "{route}: without kills {calm}; with kills {kills}; p95 times {p95_ratio:.2} (median of rounds)"
+            "{route}: without kills {calm}, {unanswered_calm} not answered; with kills {kills}, {unanswered} not answered; \
+             p95 times {p95_ratio:.2} (median of rounds)"
         )
     }
 }
@@ -250,6 +263,7 @@ mod tests {
         let round = |calm: u64, kills: u64| Round {
             calm: vec![Duration::from_millis(calm); 20],
             kills: vec![Duration::from_millis(kills); 20],
+            unanswered: [0, 1],
         };
         // The machine was ten times slower in the second one.
         let compared = compare(
@@ -257,6 +271,9 @@ mod tests {
             &[round(10, 11), round(100, 110), round(10, 11), Round::default()],
         );
         assert!((compared.p95_ratio - 1.1).abs() < 1e-9, "{compared}");
-        assert_eq!((compared.calm.count, compared.kills.count), (60, 60));
+        assert_eq!(
+            (compared.calm.count, compared.kills.count, compared.unanswered),
+            (60, 60, [0, 3])
+        );
     }
 }

@@ -32,11 +32,18 @@ impl Writers {
                     let mut drafts = Vec::new();
                     while !stop.load(Ordering::Acquire) {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        let id = ask(&client, &api, number).await?;
+                        // Repeated under its key until it is acknowledged.
+                        let id = loop {
+                            match ask(&client, &api, number).await {
+                                Ok(id) => break id,
+                                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+                            }
+                        };
                         drafts.push(id.clone());
                         let url = format!("{api}/v1/submissions/{id}");
-                        while !stop.load(Ordering::Acquire) && api::get(&client, &url).await?["status"] == "processing"
-                        {
+                        // No answer says nothing about the draft.
+                        let waits = |answer: serde_json::Value| answer["status"] == "processing";
+                        while !stop.load(Ordering::Acquire) && api::get(&client, &url).await.map_or(true, waits) {
                             tokio::time::sleep(LOOK_EVERY).await;
                         }
                     }

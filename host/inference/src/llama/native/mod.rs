@@ -11,6 +11,7 @@
 mod context;
 mod grammar;
 mod model;
+mod quantise;
 mod threads;
 
 use std::sync::OnceLock;
@@ -20,6 +21,7 @@ use llama_cpp_sys_2 as sys;
 pub(crate) use context::{Context, Shape, Step};
 pub(crate) use grammar::{Candidate, Grammar};
 pub(crate) use model::Model;
+pub(crate) use quantise::quantise;
 
 use crate::native_log;
 
@@ -44,6 +46,24 @@ pub(crate) fn version() -> String {
     // SAFETY: answers a static, null-terminated string.
     let version = unsafe { std::ffi::CStr::from_ptr(sys::llama_version()) };
     version.to_string_lossy().into_owned()
+}
+
+/// How many tensor types ggml knows, those it has dropped among them.
+#[cfg(test)]
+pub(super) fn tensor_types() -> u32 {
+    sys::GGML_TYPE_COUNT
+}
+
+/// Elements and bytes of one block of a tensor type; nothing for one that ggml does not know or has dropped.
+#[cfg(test)]
+pub(super) fn tensor_block(kind: u32) -> Option<(u64, u64)> {
+    if kind >= tensor_types() {
+        return None;
+    }
+    // SAFETY: both read ggml's table of types, which has an entry for each number below the count.
+    let (elements, bytes) = unsafe { (sys::ggml_blck_size(kind), sys::ggml_type_size(kind)) };
+    let elements = u64::try_from(elements).ok().filter(|elements| *elements > 0)?;
+    Some((elements, bytes as u64)).filter(|(_, bytes)| *bytes > 0)
 }
 
 /// A reason with the last line the library logged on this thread.

@@ -35,15 +35,15 @@ pub(crate) struct Options {
 
 /// Resident memory of this process, kibibytes. Snapshots are files in memory (`shared`), compiled code is mapped files.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-struct Memory {
-    resident_kib: u64,
+pub(super) struct Memory {
+    pub(super) resident_kib: u64,
     anonymous_kib: u64,
     files_kib: u64,
     shared_kib: u64,
 }
 
 impl Memory {
-    fn read() -> anyhow::Result<Self> {
+    pub(super) fn read() -> anyhow::Result<Self> {
         Self::parse(&std::fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?)
     }
 
