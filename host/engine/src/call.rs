@@ -12,7 +12,7 @@ use crate::meter::Meter;
 use crate::metrics::epoch_yields;
 use crate::output::BoundedOutput;
 use crate::state::State;
-use crate::{CallError, CpuBudget, Limit, ModelId, Usage};
+use crate::{CallError, CpuBudget, Limit, ModelId, Priority, Usage};
 
 /// A form version as plugins see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct CallContext {
     /// From here on inference answers `deadline-exceeded`, what is under way too, so that the plugin still has time to
     /// answer without; nothing: inference may take until the deadline.
     pub soft_deadline: Option<Instant>,
+    /// Whose turn comes first when several calls want one model.
+    pub priority: Priority,
     /// The pool that calls: a metrics label.
     pub owner: String,
     /// Whose CPU this is: a guest whose budget is overdrawn is parked at the end of an epoch until there is credit

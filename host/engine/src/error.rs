@@ -232,7 +232,29 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// A stable code for programs.
+    /// Every code a call can fail with; the first five are a plugin's own.
+    pub const CODES: &[&str] = &[
+        "invalid-settings",
+        "invalid-form",
+        "invalid-input",
+        "unavailable",
+        "internal",
+        "limit-cpu",
+        "limit-wall",
+        "limit-memory",
+        "limit-output",
+        "limit-host-calls",
+        "limit-host-call-bytes",
+        "limit-handles",
+        "limit-stack",
+        "trap",
+        "deadline-exceeded",
+        "bad-answer",
+        "low-confidence",
+        "host",
+    ];
+
+    /// A stable code for programs; one of [`Self::CODES`], or `cancelled`, which is no failure.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Plugin(error) => error.case,

@@ -41,7 +41,7 @@ mod ticker;
 pub use call::{CallContext, FormInput, Frame, Output, ProgressSink, ProgressUpdate, Report, SubmissionInput};
 pub use compile::{CompilerCommand, compile_in_this_process};
 pub use error::{CallError, Error, InstallError, PluginError, Problem, SnapshotError};
-pub use formwork_inference::{CpuBudget, ModelId};
+pub use formwork_inference::{CpuBudget, ModelId, Priority};
 pub use formwork_manifest::{Digest, Grant, Kind, Manifest};
 pub use install::{Engine, manifest_name};
 pub use limits::{Limit, LimitExceeded, Limits};

@@ -55,8 +55,7 @@ impl State {
                 owner: context.owner.clone(),
                 budget: context.budget.clone(),
                 form: context.form.clone(),
-                // All pools alike until the pool says how urgent its work is.
-                priority: formwork_inference::Priority::default(),
+                priority: context.priority,
             },
             meter: Arc::clone(&meter),
             plugin,

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use formwork_tasks::{OnReject, Pool};
+use formwork_tasks::{OnReject, Pool, RetryRules, StepMaxima, TimeLimits};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::fallback::{self, Fallback, settings_over};
-use crate::{DefinitionError, PluginReference, Problem};
+use crate::{DefinitionError, PluginReference, Problem, step_rules};
 
 /// Most submissions of one batch. 256: beyond some tens the sandbox's start is no longer what costs.
 pub(crate) const MAX_BATCH: u32 = 256;
@@ -69,6 +69,12 @@ pub struct StepDefinition {
     /// there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// When its failed runs are tried again; where it says nothing, its pool's policy holds.
+    #[serde(default, skip_serializing_if = "RetryRules::is_empty")]
+    pub retry: RetryRules,
+    /// How long a run of it may take; where it says nothing, its pool's limits hold.
+    #[serde(default, skip_serializing_if = "TimeLimits::is_empty")]
+    pub limits: TimeLimits,
     /// Who answers when the step's own plugin cannot, in order. For classifiers and extractors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fallback: Vec<Fallback>,
@@ -219,8 +225,19 @@ impl FormDefinition {
                 ));
             }
             check_chain(index, step, &mut problems);
+            problems.extend(step_rules::senseless(index, step));
         }
         DefinitionError::unless_empty(problems)
+    }
+
+    /// Checks that no step asks for more than an operator allows.
+    ///
+    /// # Errors
+    /// Every place that does.
+    pub fn check_within(&self, most: &StepMaxima) -> Result<(), DefinitionError> {
+        let steps = self.pipeline.iter().enumerate();
+        let problems = steps.flat_map(|(index, step)| step_rules::beyond(index, step, most));
+        DefinitionError::unless_empty(problems.collect())
     }
 }
 

@@ -11,6 +11,7 @@ mod definition;
 mod error;
 mod fallback;
 mod pipeline;
+mod step_rules;
 
 pub use catalog::{Catalog, CatalogEntry, CatalogError, GrantPolicy, PluginReference, RefusedPlugin, UnknownPlugin};
 pub use definition::{FormDefinition, StepDefinition};

@@ -100,10 +100,7 @@ async fn claim(shared: &Arc<Shared>, state: &Arc<PoolState>, mut permits: Permit
         Found::More
     };
     for task in claimed {
-        let limits = shared.options.pool(state.pool).run_limits(shared.runner.limits(&task));
-        let run = shared
-            .runs
-            .insert(task.id, task.run_lease, state.pool, limits, claimed_at);
+        let run = shared.runs.insert(task.id, task.run_lease, state.pool, claimed_at);
         let permit = permits.split_one();
         let work = executor::run(Arc::clone(shared), Arc::clone(state), task, run);
         tokio::spawn(async move {

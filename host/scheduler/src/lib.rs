@@ -15,6 +15,7 @@ mod budget;
 mod cgroup;
 mod clock;
 mod controls;
+mod demand;
 mod dispatcher;
 mod drain;
 mod events;
@@ -35,10 +36,9 @@ mod scheduler;
 mod thread_meter;
 
 pub use budget::{Budget, BudgetUsage, Clock, CpuMeter};
+pub use demand::Demand;
 pub use drain::DrainReport;
 pub use lane::{Lane, LaneError, LaneUsage};
-pub use options::{
-    CpuEnforcement, OptionsError, PoolLimits, PoolOptions, Presence, Roles, RunLimits, SchedulerOptions,
-};
-pub use runner::{ProgressReporter, RunContext, RunOutcome, TaskRunner};
+pub use options::{CpuEnforcement, OptionsError, PoolLimits, PoolOptions, Presence, Roles, SchedulerOptions};
+pub use runner::{ProgressReporter, RunContext, RunOutcome, StepRules, TaskRunner};
 pub use scheduler::{Enforcement, PoolStatus, Scheduler, StartError};

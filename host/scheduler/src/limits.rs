@@ -8,6 +8,9 @@ pub const POOL_THREADS: usize = 256;
 /// Permits one pool may have.
 pub const POOL_PERMITS: u32 = 4_096;
 
+/// The longest wait between two runs that an operator may allow steps to ask for: thirty days.
+pub const STEP_CAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Heartbeats a lease must have room for: one may be late or fail without losing the task.
 pub const HEARTBEATS_PER_LEASE: u64 = 2;
 

@@ -1,5 +1,6 @@
 //! What the scheduler tells operators. Labels are the three pools and fixed outcome words.
 
+use formwork_tasks::Pool;
 use prometheus::{
     CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, core::Collector,
 };
@@ -34,6 +35,17 @@ pub(crate) static OUTCOMES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     registered(IntCounterVec::new(
         Opts::new("formwork_scheduler_runs_total", "ended runs by pool and outcome"),
         &["pool", "outcome"],
+    ))
+});
+
+/// Runs that went over their soft time limit.
+pub(crate) static SOFT_LIMITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    registered(IntCounterVec::new(
+        Opts::new(
+            "formwork_scheduler_soft_limits_total",
+            "runs that went over their soft time limit, by pool",
+        ),
+        &["pool"],
     ))
 });
 
@@ -187,6 +199,33 @@ pub(crate) static HEARTBEATS_FAILED: LazyLock<IntCounter> = LazyLock::new(|| {
         "heartbeats the store did not take",
     ))
 });
+
+/// Shows 0 for what has not happened yet: an alert on something that is not there never fires.
+pub(crate) fn appear(pool: Pool) {
+    let pool = pool.as_str();
+    for outcome in [
+        "completed",
+        "rejected",
+        "retry",
+        "dead",
+        "cancelled",
+        "released",
+        "stale",
+        "unrecorded",
+    ] {
+        OUTCOMES.with_label_values(&[pool, outcome]);
+    }
+    for outcome in ["recovered", "dead", "cancelled"] {
+        REAPED.with_label_values(&[pool, outcome]);
+    }
+    for counter in [&SOFT_LIMITS, &INBOX_FULL] {
+        counter.with_label_values(&[pool]);
+    }
+    for histogram in [&WAIT_SECONDS, &RUN_SECONDS] {
+        histogram.with_label_values(&[pool]);
+    }
+    LazyLock::force(&HEARTBEATS_FAILED);
+}
 
 fn histogram(name: &str, help: &str, buckets: Vec<f64>) -> HistogramVec {
     registered(HistogramVec::new(

@@ -2,7 +2,7 @@
 
 use crate::limits;
 use formwork_store::PoolControl;
-use formwork_tasks::{Pool, RetryPolicy};
+use formwork_tasks::{Pool, RetryPolicy, StepMaxima, TimeLimits};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
@@ -33,6 +33,8 @@ pub struct SchedulerOptions {
     pub stop_grace_ms: u64,
     /// How CPU limits are enforced.
     pub cpu_enforcement: CpuEnforcement,
+    /// The most that the steps of forms may ask for.
+    pub step_maxima: StepMaxima,
     /// Which pools this process works for. Set by the wiring, not by operators.
     #[serde(skip)]
     pub roles: Roles,
@@ -53,6 +55,7 @@ impl Default for SchedulerOptions {
             max_crashes: 5,
             stop_grace_ms: 2_000,
             cpu_enforcement: CpuEnforcement::default(),
+            step_maxima: StepMaxima::default(),
             roles: Roles::default(),
             sole_process: true,
         }
@@ -164,6 +167,9 @@ pub struct PoolOptions {
     pub soft_limit_ms: u64,
     /// How often the store is asked when no event came: events are hints and may be missed. 1,000.
     pub poll_ms: u64,
+    /// How long a task may wait before the autoscaling signal asks for more workers. `high`: 1,000, somebody waits; `default`:
+    /// 10,000; `batched`: 60,000, about what a new worker needs until its models are loaded, and then some.
+    pub target_wait_ms: u64,
     /// When failed runs are tried again.
     pub retry: RetryPolicy,
 }
@@ -174,10 +180,10 @@ impl PoolOptions {
     pub fn of(pool: Pool) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let half = (cpus / 2).max(1);
-        let (threads, permits, runs_per_thread, limit_ms, weight) = match pool {
-            Pool::High => (cpus, 64, 4, 30_000, 800),
-            Pool::Default => (half, 64, 4, 60_000, 400),
-            Pool::Batched => (half, 16, 16, 300_000, limits::WEIGHT_DEFAULT),
+        let (threads, permits, runs_per_thread, limit_ms, weight, target_wait_ms) = match pool {
+            Pool::High => (cpus, 64, 4, 30_000, 800, 1_000),
+            Pool::Default => (half, 64, 4, 60_000, 400, 10_000),
+            Pool::Batched => (half, 16, 16, 300_000, limits::WEIGHT_DEFAULT, 60_000),
         };
         Self {
             threads: threads.min(limits::POOL_THREADS),
@@ -190,6 +196,7 @@ impl PoolOptions {
             limit_ms,
             soft_limit_ms: 0,
             poll_ms: 1_000,
+            target_wait_ms,
             retry: RetryPolicy::default(),
         }
     }
@@ -217,32 +224,23 @@ impl PoolOptions {
         }
     }
 
-    /// The hard and the soft limit of a run, where its step says something, by that.
-    pub(crate) fn run_limits(&self, step: RunLimits) -> (Duration, Duration) {
-        let hard = step.limit_ms.unwrap_or(self.limit_ms);
-        let usual = match (self.soft_limit_ms, step.limit_ms) {
+    /// The hard and the soft limit of a run, where its step says something, by that, as far as it may.
+    pub(crate) fn run_limits(&self, step: TimeLimits, most: &StepMaxima) -> (Duration, Duration) {
+        let hard = step.hard_ms.map_or(self.limit_ms, |hard| hard.min(most.hard_ms));
+        let usual = match (self.soft_limit_ms, step.hard_ms) {
             // A step's own limit does not go with the pool's soft one.
             (0, _) | (_, Some(_)) => {
                 hard / 100 * limits::SOFT_LIMIT_PERCENT + hard % 100 * limits::SOFT_LIMIT_PERCENT / 100
             }
             (soft, None) => soft,
         };
-        let soft = step.soft_limit_ms.unwrap_or(usual);
+        let soft = step.soft_ms.unwrap_or(usual);
         (Duration::from_millis(hard), Duration::from_millis(soft.min(hard)))
     }
 
     pub(crate) const fn poll(&self) -> Duration {
         Duration::from_millis(self.poll_ms)
     }
-}
-
-/// A step's own time limits, in milliseconds; where it says nothing, its pool's hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RunLimits {
-    /// See [`PoolOptions::limit_ms`].
-    pub limit_ms: Option<u64>,
-    /// See [`PoolOptions::soft_limit_ms`]; not above the hard limit.
-    pub soft_limit_ms: Option<u64>,
 }
 
 /// An option outside its range.
@@ -285,7 +283,22 @@ impl SchedulerOptions {
             within(at("limit_ms"), options.limit_ms, 1, DAY_MS)?;
             within(at("soft_limit_ms"), options.soft_limit_ms, 0, DAY_MS)?;
             within(at("poll_ms"), options.poll_ms, 1, DAY_MS)?;
+            within(at("target_wait_ms"), options.target_wait_ms, 1, DAY_MS)?;
         }
+        let most = &self.step_maxima;
+        within(
+            "step_maxima.max_attempts".into(),
+            most.max_attempts.into(),
+            1,
+            u32::MAX.into(),
+        )?;
+        within(
+            "step_maxima.cap_ms".into(),
+            most.cap_ms,
+            1,
+            limits::STEP_CAP.as_millis() as u64,
+        )?;
+        within("step_maxima.hard_ms".into(), most.hard_ms, 1, DAY_MS)?;
         within("lease_ms".into(), self.lease_ms, 1, DAY_MS)?;
         let longest = self.lease_ms / limits::HEARTBEATS_PER_LEASE;
         within("heartbeat_ms".into(), self.heartbeat_ms, 1, longest)?;
@@ -366,6 +379,7 @@ struct PoolPatch {
     limit_ms: Option<u64>,
     soft_limit_ms: Option<u64>,
     poll_ms: Option<u64>,
+    target_wait_ms: Option<u64>,
     retry: Option<RetryPolicy>,
 }
 
@@ -383,6 +397,7 @@ fn patched<'de, D: Deserializer<'de>>(pool: Pool, source: D) -> Result<PoolOptio
         limit_ms: patch.limit_ms.unwrap_or(base.limit_ms),
         soft_limit_ms: patch.soft_limit_ms.unwrap_or(base.soft_limit_ms),
         poll_ms: patch.poll_ms.unwrap_or(base.poll_ms),
+        target_wait_ms: patch.target_wait_ms.unwrap_or(base.target_wait_ms),
         retry: patch.retry.unwrap_or(base.retry),
     })
 }

@@ -6,12 +6,13 @@
 
 use crate::{
     clock, limits,
+    options::SchedulerOptions,
     runner::RunOutcome,
     runs::{Run, Stop},
     scheduler::{PoolState, Shared},
 };
 use formwork_store::{Claimed, Error, Failure, Provenance, Record, TaskResult};
-use formwork_tasks::{DeadReason, Disposition, RetryPolicy, Verdict};
+use formwork_tasks::{DeadReason, Disposition, Pool, RetryPolicy, RetryRules, StepMaxima, Verdict};
 use std::{
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -32,26 +33,30 @@ pub(crate) enum End {
 
 /// What decides whether there is another attempt.
 pub(crate) struct Retries {
-    policy: RetryPolicy,
+    pool: RetryPolicy,
+    most: StepMaxima,
     attempt: u32,
 }
 
 impl Retries {
     /// Vanished workers are counted apart (`max_crashes`), so they do not use up the attempts for errors.
-    pub(crate) fn of(task: &Claimed, policy: &RetryPolicy) -> Self {
+    pub(crate) fn of(task: &Claimed, options: &SchedulerOptions, pool: Pool) -> Self {
         Self {
-            policy: *policy,
+            pool: options.pool(pool).retry,
+            most: options.step_maxima,
             attempt: task.attempt.saturating_sub(task.crashes).max(1),
         }
     }
 
-    fn disposition(&self, retryable: bool, retry_after: Option<Duration>) -> Disposition {
-        if !retryable {
+    /// What becomes of a run that ended with an error of this code.
+    fn disposition(&self, run: &Run, code: &str, curable: bool, retry_after: Option<Duration>) -> Disposition {
+        let unspoken = RetryRules::default();
+        let rules = run.rules.get().map_or(&unspoken, |rules| &rules.retry);
+        let Some(policy) = rules.after(code, curable, &self.pool, &self.most) else {
             return Disposition::Dead(DeadReason::Failed);
-        }
+        };
         let at_least = u64::try_from(retry_after.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
-        self.policy
-            .after_failure(self.attempt, clock::now(), rand::random(), at_least)
+        policy.after_failure(self.attempt, clock::now(), rand::random(), at_least)
     }
 }
 
@@ -71,7 +76,7 @@ pub(crate) async fn record(
     retries: &Retries,
     span: &tracing::Span,
 ) -> &'static str {
-    let mut report = report(state, run, end, retries);
+    let mut report = report(run, end, retries);
     let outcome = match tell(shared, run, &mut report, span).await {
         Told::Recorded => name(&report),
         Told::Stale => "stale",
@@ -107,12 +112,12 @@ fn name(report: &Report) -> &'static str {
     }
 }
 
-fn report(state: &PoolState, run: &Run, end: End, retries: &Retries) -> Report {
+fn report(run: &Run, end: End, retries: &Retries) -> Report {
     let failed = |code: &str, message: String| {
         Report::Fail(Failure {
             code: code.to_owned(),
             message,
-            disposition: retries.disposition(true, None),
+            disposition: retries.disposition(run, code, true, None),
             provenance: None,
             cpu_ms: None,
         })
@@ -153,20 +158,17 @@ fn report(state: &PoolState, run: &Run, end: End, retries: &Retries) -> Report {
                 cpu_ms,
             }),
         ) => Report::Fail(Failure {
+            disposition: retries.disposition(run, &code, retryable, retry_after),
             code,
             message,
-            disposition: retries.disposition(retryable, retry_after),
             provenance,
             cpu_ms,
         }),
         (Some(Stop::Deadline), _) => {
-            let limit = run.limits.0.as_millis();
+            let limit = run.rules.get().map_or(0, |rules| rules.hard.as_millis());
             failed(
                 "deadline-exceeded",
-                format!(
-                    "no result within the {limit} ms that a run in pool {} may take",
-                    state.pool
-                ),
+                format!("no result within the {limit} ms that a run of this step may take"),
             )
         }
         (None, _) => failed("cancelled", "the run stopped without being asked to".into()),

@@ -1,9 +1,9 @@
 //! What the scheduler asks of whoever knows what a task does.
 
-use crate::{budget::Budget, options::RunLimits};
+use crate::budget::Budget;
 use async_trait::async_trait;
 use formwork_store::{Claimed, NewProgress, Provenance, TaskResult};
-use formwork_tasks::Pool;
+use formwork_tasks::{Pool, RetryRules, TimeLimits};
 use std::{
     fmt,
     sync::Arc,
@@ -22,10 +22,19 @@ pub trait TaskRunner: Send + Sync + 'static {
     /// Runs one task.
     async fn run(&self, task: Claimed, context: RunContext) -> RunOutcome;
 
-    /// The time limits that the task's step sets itself. Asked before the run, on a thread that must not block.
-    fn limits(&self, _task: &Claimed) -> RunLimits {
-        RunLimits::default()
+    /// What the task's step says about its own retries and time. Asked before the run, on the same thread.
+    async fn rules(&self, _task: &Claimed) -> StepRules {
+        StepRules::default()
     }
+}
+
+/// What a step says about itself; where it says nothing, its pool's options hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepRules {
+    /// When failed runs are tried again.
+    pub retry: RetryRules,
+    /// How long a run may take.
+    pub limits: TimeLimits,
 }
 
 /// The circumstances of a run.

@@ -2,7 +2,7 @@
 
 use crate::metrics;
 use formwork_store::{NewProgress, TaskId};
-use formwork_tasks::{Pool, RunLease};
+use formwork_tasks::{Pool, RetryRules, RunLease};
 use std::{
     collections::HashMap,
     sync::{
@@ -27,14 +27,22 @@ pub(crate) enum Stop {
     Lost,
 }
 
+/// What holds for one run.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) hard: Duration,
+    pub(crate) soft: Duration,
+    pub(crate) retry: RetryRules,
+}
+
 /// One run under way, from its claim until it is recorded.
 pub(crate) struct Run {
     pub(crate) id: TaskId,
     pub(crate) lease: RunLease,
     pub(crate) pool: Pool,
     pub(crate) cancel: CancellationToken,
-    /// Its hard and its soft time limit.
-    pub(crate) limits: (Duration, Duration),
+    /// What holds for it, known soon after its start.
+    pub(crate) rules: OnceLock<Rules>,
     /// When a thread began with it.
     pub(crate) started: OnceLock<Instant>,
     stop: Mutex<Option<Stop>>,
@@ -113,20 +121,13 @@ impl Runs {
     }
 
     /// Adds a run that was claimed by a call made at `claimed_at`.
-    pub(crate) fn insert(
-        &self,
-        id: TaskId,
-        lease: RunLease,
-        pool: Pool,
-        limits: (Duration, Duration),
-        claimed_at: Instant,
-    ) -> Arc<Run> {
+    pub(crate) fn insert(&self, id: TaskId, lease: RunLease, pool: Pool, claimed_at: Instant) -> Arc<Run> {
         let run = Arc::new(Run {
             id,
             lease,
             pool,
             cancel: CancellationToken::new(),
-            limits,
+            rules: OnceLock::new(),
             started: OnceLock::new(),
             stop: Mutex::new(None),
             renewed: Mutex::new(claimed_at),

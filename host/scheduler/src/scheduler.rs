@@ -15,7 +15,7 @@ use crate::{
     runs::{Runs, Stop},
 };
 use formwork_store::{PoolControl, Store};
-use formwork_tasks::Pool;
+use formwork_tasks::{Pool, StepMaxima};
 use serde::Serialize;
 use std::{
     collections::HashSet,
@@ -77,6 +77,8 @@ pub struct PoolStatus {
     pub enforcement: Enforcement,
     /// Tasks it may have claimed at once.
     pub permits: u32,
+    /// How long a task may wait before more workers are asked for, in milliseconds.
+    pub target_wait_ms: u64,
     /// Tasks it has claimed now.
     pub running: usize,
     /// Jobs (tasks and calls from outside) that wait for a thread.
@@ -311,6 +313,12 @@ impl Scheduler {
         self.owner.shared.options.pool(pool).limits_under(pool, control)
     }
 
+    /// The most that the steps of forms may ask for.
+    #[must_use]
+    pub fn step_maxima(&self) -> &StepMaxima {
+        &self.owner.shared.options.step_maxima
+    }
+
     /// How every pool is doing, in the order of `Pool::ALL`.
     #[must_use]
     pub fn status(&self) -> Vec<PoolStatus> {
@@ -327,6 +335,7 @@ impl Scheduler {
                 weight: limits.weight,
                 enforcement: state.enforcement(),
                 permits: limits.permits,
+                target_wait_ms: shared.options.pool(state.pool).target_wait_ms,
                 running: shared.runs.of(state.pool),
                 queued: usage.queued,
                 paused: state.paused.load(Ordering::Acquire),
@@ -471,6 +480,11 @@ impl PoolState {
 
 async fn sample(shared: Arc<Shared>) {
     let mut permit_waits = [0.0; Pool::ALL.len()];
+    for state in &shared.pools {
+        if state.presence != Presence::Absent {
+            metrics::appear(state.pool);
+        }
+    }
     loop {
         for (state, waited_before) in shared.pools.iter().zip(&mut permit_waits) {
             if state.presence == Presence::Absent {

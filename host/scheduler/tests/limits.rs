@@ -8,11 +8,11 @@
 mod support;
 
 use formwork_scheduler::{
-    CpuEnforcement, Enforcement, LaneError, PoolStatus, Presence, Roles, RunContext, RunLimits, RunOutcome, Scheduler,
-    SchedulerOptions, TaskRunner,
+    CpuEnforcement, Enforcement, LaneError, PoolStatus, Presence, Roles, RunContext, RunOutcome, Scheduler,
+    SchedulerOptions, StepRules, TaskRunner,
 };
 use formwork_store::{Cancel, Claimed, PoolControl, PoolControlChange, TaskId};
-use formwork_tasks::{Pool, RetryPolicy, State, SubmissionStatus};
+use formwork_tasks::{Pool, RetryPolicy, State, SubmissionStatus, TimeLimits};
 use std::{sync::Arc, time::Duration};
 use support::{Bench, done, options, runner, soon};
 use tokio::sync::{Notify, mpsc};
@@ -280,27 +280,30 @@ async fn a_process_works_only_for_its_pools_and_says_so() {
 }
 
 /// A runner whose steps set their own limits.
-struct Hasty(RunLimits);
+struct Hasty(TimeLimits);
 
 #[async_trait::async_trait]
 impl TaskRunner for Hasty {
     async fn run(&self, _task: Claimed, context: RunContext) -> RunOutcome {
         let left = context.deadline - context.soft_deadline;
-        if self.0.limit_ms == Some(1) {
+        if self.0.hard_ms == Some(1) {
             context.cancel.cancelled().await;
             return RunOutcome::Cancelled;
         }
         done(&left.as_millis().to_string())
     }
 
-    fn limits(&self, _task: &Claimed) -> RunLimits {
-        self.0
+    async fn rules(&self, _task: &Claimed) -> StepRules {
+        StepRules {
+            limits: self.0,
+            ..StepRules::default()
+        }
     }
 }
 
 #[tokio::test]
 async fn a_steps_own_limits_go_before_the_pools() {
-    let left = async |step: RunLimits, change: fn(&mut SchedulerOptions)| {
+    let left = async |step: TimeLimits, change: fn(&mut SchedulerOptions)| {
         let bench = Bench::new().await;
         let mut options = options();
         change(&mut options);
@@ -309,7 +312,7 @@ async fn a_steps_own_limits_go_before_the_pools() {
         let view = bench.settled(id).await;
         view.tasks[0].result.as_ref().map(|result| result.output.clone())
     };
-    let pool = RunLimits::default();
+    let pool = TimeLimits::default();
     assert_eq!(left(pool, |_| {}).await.as_deref(), Some("6000"));
     assert_eq!(
         left(pool, |o| o.default.soft_limit_ms = 59_000).await.as_deref(),
@@ -319,17 +322,17 @@ async fn a_steps_own_limits_go_before_the_pools() {
         left(pool, |o| o.default.soft_limit_ms = 99_000).await.as_deref(),
         Some("0")
     );
-    let own = RunLimits {
-        limit_ms: Some(20_000),
-        soft_limit_ms: None,
+    let own = TimeLimits {
+        hard_ms: Some(20_000),
+        soft_ms: None,
     };
     assert_eq!(
         left(own, |o| o.default.soft_limit_ms = 10_000).await.as_deref(),
         Some("2000")
     );
-    let both = RunLimits {
-        limit_ms: Some(20_000),
-        soft_limit_ms: Some(5_000),
+    let both = TimeLimits {
+        hard_ms: Some(20_000),
+        soft_ms: Some(5_000),
     };
     assert_eq!(left(both, |_| {}).await.as_deref(), Some("15000"));
 }
@@ -339,9 +342,9 @@ async fn a_step_is_stopped_at_its_own_hard_limit() {
     let bench = Bench::new().await;
     let mut options = options();
     options.default.retry = RetryPolicy::try_new(1, 1, 5).unwrap();
-    let hasty = Hasty(RunLimits {
-        limit_ms: Some(1),
-        soft_limit_ms: None,
+    let hasty = Hasty(TimeLimits {
+        hard_ms: Some(1),
+        soft_ms: None,
     });
     let _scheduler = bench.start(options, Arc::new(hasty));
     let id = bench.submit("default").await;

@@ -3,8 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use formwork_tasks::Millis;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 const MS_PER_DAY: i64 = 86_400_000;
+
+const NANOS_PER_MS: i128 = 1_000_000;
 
 /// The current time.
 #[must_use]
@@ -29,23 +33,12 @@ pub fn rfc3339(time: Millis) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
-/// The time that [`rfc3339`] wrote; nothing for any other spelling.
+/// A time as RFC 3339 spells it, in any offset, to the millisecond; nothing for what is none.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<Millis> {
-    let part = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
-    let (year, month, day) = (part(0..4)?, part(5..7)?, part(8..10)?);
-    let (hour, minute, second, ms) = (part(11..13)?, part(14..16)?, part(17..19)?, part(20..23)?);
-    // Howard Hinnant's `days_from_civil`.
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let era = shifted.div_euclid(400);
-    let year_of_era = shifted.rem_euclid(400);
-    let month_index = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * month_index + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = era * 146_097 + day_of_era - 719_468;
-    let time = Millis(days * MS_PER_DAY + ((hour * 60 + minute) * 60 + second) * 1_000 + ms);
-    // Whatever is not the same when written again is no time, or not of this spelling.
-    (rfc3339(time) == text).then_some(time)
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    let ms = time.unix_timestamp_nanos().div_euclid(NANOS_PER_MS);
+    i64::try_from(ms).ok().map(Millis)
 }
 
 /// Year, month and day of a number of days since 1970-01-01 (Howard Hinnant's `civil_from_days`).
@@ -82,11 +75,20 @@ mod tests {
             assert_eq!(rfc3339(Millis(ms)), text);
             assert_eq!(parse_rfc3339(text), Some(Millis(ms)));
         }
+        let same = [
+            "2026-03-14T09:26:53Z",
+            "2026-03-14T09:26:53.000999Z",
+            "2026-03-14T10:26:53+01:00",
+        ];
+        for text in same {
+            assert_eq!(parse_rfc3339(text), Some(Millis(1_773_480_413_000)), "{text}");
+        }
         for text in [
             "",
             "2026-13-01T00:00:00.000Z",
             "2026-02-30T00:00:00.000Z",
-            "2026-03-14T09:26:53Z",
+            "2026-03-14",
+            "2026-03-14T09:26:53",
             "é026-03-14T09:26:53.589Z",
         ] {
             assert_eq!(parse_rfc3339(text), None, "{text}");

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use formwork_engine::{CallContext, CallError, ProgressSink, ProgressUpdate, SubmissionInput};
+use formwork_engine::{CallContext, CallError, Priority, ProgressSink, ProgressUpdate, SubmissionInput};
 use formwork_pipeline::{Catalog, StepReport};
-use formwork_scheduler::{ProgressReporter, RunContext, RunOutcome, TaskRunner};
+use formwork_scheduler::{ProgressReporter, RunContext, RunOutcome, StepRules, TaskRunner};
 use formwork_store::{Claimed, ExportChunk, ModelRef, NewProgress, PluginRef, Provenance, TaskResult};
-use formwork_tasks::Verdict;
+use formwork_tasks::{Pool, Verdict};
 use tracing::Instrument;
 
 use crate::clock::rfc3339;
@@ -48,6 +48,19 @@ impl TaskRunner for StepRunner {
         );
         self.step(task, context).instrument(span).await
     }
+
+    async fn rules(&self, task: &Claimed) -> StepRules {
+        // A form that cannot be had has no rules; the run itself says why.
+        let Ok(Some(pipeline)) = self.forms.get(&task.form, Some(task.form_version)).await else {
+            return StepRules::default();
+        };
+        let mut steps = pipeline.definition().pipeline.iter();
+        let step = steps.find(|step| step.name == task.step);
+        step.map_or_else(StepRules::default, |step| StepRules {
+            retry: step.retry.clone(),
+            limits: step.limits,
+        })
+    }
 }
 
 impl StepRunner {
@@ -78,6 +91,7 @@ impl StepRunner {
             cancel: context.cancel,
             deadline: Some(context.deadline),
             soft_deadline: Some(context.soft_deadline),
+            priority: inference_priority(context.pool),
             owner: context.pool.to_string(),
             budget: Some(pool_cpu::of(context.budget)),
             form: Some(task.form.as_str().into()),
@@ -91,6 +105,15 @@ impl StepRunner {
             return failed("store", error.to_string(), true);
         }
         outcome(pipeline.run_step(&self.catalog, &task.step, &submission, call).await)
+    }
+}
+
+/// Whose inference goes first where pools want one model.
+pub(crate) fn inference_priority(pool: Pool) -> Priority {
+    match pool {
+        Pool::High => Priority::High,
+        Pool::Default => Priority::Normal,
+        Pool::Batched => Priority::Low,
     }
 }
 

@@ -206,6 +206,8 @@ pub struct Server {
     listening: Listening,
     store_description: String,
     drain_timeout: Duration,
+    /// What a run that is told to stop may take.
+    stop_grace: Duration,
 }
 
 impl Server {
@@ -273,6 +275,7 @@ impl Server {
         let router = http::router(app.clone(), config.roles.has(Role::Api));
         let listened = listen(address, config.http.max_connections, router).await;
         let drain_timeout = Duration::from_millis(config.http.drain_timeout_ms);
+        let stop_grace = Duration::from_millis(config.pools.stop_grace_ms);
         match listened {
             Ok(listening) => {
                 tracing::info!(
@@ -286,6 +289,7 @@ impl Server {
                     listening,
                     store_description: masked(&config.store),
                     drain_timeout,
+                    stop_grace,
                 })
             }
             Err(source) => {
@@ -383,7 +387,8 @@ impl Server {
         self.app.draining.cancel();
         // Half of the time for requests, so that tasks have the other half.
         self.listening.stop(self.drain_timeout / 2).await;
-        let left = self.drain_timeout.saturating_sub(began.elapsed());
+        // What does not end by itself is told to stop in time to do so.
+        let left = self.drain_timeout.saturating_sub(began.elapsed() + self.stop_grace);
         let report = self.app.scheduler.drain(left).await;
         self.app.store.close().await;
         tracing::info!(

@@ -164,6 +164,14 @@ fn a_form_is_applied_used_and_looked_at_and_the_server_ends_when_told() {
     assert!(text.contains("completed") && text.contains("claimed"), "{text}");
     let (_, text) = server.run(&["task", "list", "--state", "completed", "--json"], &Value::Null);
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["items"][0]["id"], task);
+    let at_no_time = ["task", "list", "--until", "2020-01-01T00:00:00Z", "--json"];
+    let (_, text) = server.run(&at_no_time, &Value::Null);
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["items"], json!([]));
+    let (code, text) = server.run(&["task", "watch", task], &Value::Null);
+    assert!(
+        code == Some(0) && text.lines().count() == 3 && text.contains("claimed"),
+        "{text}"
+    );
     assert_eq!(server.run(&["task", "retry", task], &Value::Null).0, Some(4));
     let (_, text) = server.run(&["pool", "list"], &Value::Null);
     assert!(text.lines().count() == 4 && text.contains("batched"), "{text}");

@@ -18,6 +18,7 @@ pub mod pipeline;
 mod pool;
 mod retry;
 mod state;
+mod step_rules;
 
 pub use clock::Millis;
 pub use lifecycle::{
@@ -27,3 +28,4 @@ pub use pipeline::{Assessment, OnReject, Plan, PlanError, Progress, Step, Submis
 pub use pool::{Pool, Priority, UnknownPool, UnknownPriority};
 pub use retry::{InvalidRetryPolicy, RetryPolicy};
 pub use state::{Actor, EDGES, Edge, State, UnknownState};
+pub use step_rules::{ErrorRule, RetryRules, RetryWords, StepMaxima, TimeLimits};

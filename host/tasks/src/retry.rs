@@ -85,6 +85,18 @@ impl RetryPolicy {
         self.max_attempts
     }
 
+    /// The longest first wait, in milliseconds.
+    #[must_use]
+    pub const fn base_ms(&self) -> u64 {
+        self.base_ms
+    }
+
+    /// The longest wait, in milliseconds.
+    #[must_use]
+    pub const fn cap_ms(&self) -> u64 {
+        self.cap_ms
+    }
+
     /// The longest wait after the given attempt (counted from 1), in milliseconds.
     #[must_use]
     pub fn ceiling_ms(&self, attempt: u32) -> u64 {

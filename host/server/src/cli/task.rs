@@ -16,18 +16,8 @@ pub(crate) enum Command {
         /// available, running, retryable, completed, cancelled or dead.
         #[arg(long)]
         state: Option<String>,
-        /// high, default or batched.
-        #[arg(long)]
-        pool: Option<String>,
-        /// A form's id.
-        #[arg(long)]
-        form: Option<String>,
-        /// A step's name.
-        #[arg(long)]
-        step: Option<String>,
-        /// A submission's id.
-        #[arg(long)]
-        submission: Option<String>,
+        #[command(flatten)]
+        which: Box<Selection>,
         /// How many at most.
         #[arg(long, default_value_t = 50)]
         limit: u32,
@@ -93,7 +83,7 @@ pub(crate) enum DeadCommand {
     /// List dead tasks, those of the newest submission first.
     List {
         #[command(flatten)]
-        filter: DeadFilter,
+        which: Selection,
         /// How many at most.
         #[arg(long, default_value_t = 50)]
         limit: u32,
@@ -104,7 +94,7 @@ pub(crate) enum DeadCommand {
     /// Run dead tasks again, oldest first, with their counters at zero. Needs a filter, or --all.
     Redrive {
         #[command(flatten)]
-        filter: DeadFilter,
+        which: Selection,
         /// Really all of them.
         #[arg(long)]
         all: bool,
@@ -114,10 +104,10 @@ pub(crate) enum DeadCommand {
     },
 }
 
-/// Which dead tasks.
+/// Which tasks.
 #[derive(Debug, clap::Args)]
-pub(crate) struct DeadFilter {
-    /// failed, exhausted or crashed.
+pub(crate) struct Selection {
+    /// Why it is dead: failed, exhausted or crashed.
     #[arg(long)]
     reason: Option<String>,
     /// The code of the latest error.
@@ -132,22 +122,26 @@ pub(crate) struct DeadFilter {
     /// A step's name.
     #[arg(long)]
     step: Option<String>,
-    /// Died at this time or later, RFC 3339.
+    /// A submission's id.
+    #[arg(long)]
+    submission: Option<String>,
+    /// Ended at this time or later, RFC 3339.
     #[arg(long)]
     from: Option<String>,
-    /// Died before this time, RFC 3339.
+    /// Ended before this time, RFC 3339.
     #[arg(long)]
     until: Option<String>,
 }
 
-impl DeadFilter {
-    fn members(self) -> [(&'static str, Option<String>); 7] {
+impl Selection {
+    fn members(self) -> [(&'static str, Option<String>); 8] {
         [
             ("reason", self.reason),
             ("code", self.code),
             ("pool", self.pool),
             ("form", self.form),
             ("step", self.step),
+            ("submission", self.submission),
             ("from", self.from),
             ("until", self.until),
         ]
@@ -157,24 +151,24 @@ impl DeadFilter {
 pub(crate) async fn dead(command: DeadCommand, global: &Global) -> Result<(), Failure> {
     let client = Client::new(global)?;
     match command {
-        DeadCommand::List { filter, limit, cursor } => {
-            let mut query = filter.members().to_vec();
+        DeadCommand::List { which, limit, cursor } => {
+            let mut query = which.members().to_vec();
             query.extend([("limit", Some(limit.to_string())), ("cursor", cursor)]);
             list(&client.get(&["dead-letters"], &query).await?, global)
         }
-        DeadCommand::Redrive { filter, all, limit } => redrive(&client, filter, all, limit, global).await,
+        DeadCommand::Redrive { which, all, limit } => redrive(&client, which, all, limit, global).await,
     }
 }
 
 async fn redrive(
     client: &Client,
-    filter: DeadFilter,
+    which: Selection,
     all: bool,
     limit: Option<u32>,
     global: &Global,
 ) -> Result<(), Failure> {
     let mut request = serde_json::Map::new();
-    for (name, value) in filter.members() {
+    for (name, value) in which.members() {
         if let Some(value) = value {
             request.insert(name.into(), value.into());
         }
@@ -209,22 +203,12 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<(), Failure
     match command {
         Command::List {
             state,
-            pool,
-            form,
-            step,
-            submission,
+            which,
             limit,
             cursor,
         } => {
-            let query = [
-                ("state", state),
-                ("pool", pool),
-                ("form", form),
-                ("step", step),
-                ("submission", submission),
-                ("limit", Some(limit.to_string())),
-                ("cursor", cursor),
-            ];
+            let mut query = which.members().to_vec();
+            query.extend([("state", state), ("limit", Some(limit.to_string())), ("cursor", cursor)]);
             list(&client.get(&["tasks"], &query).await?, global)
         }
         Command::Show { id } => show(&client.get(&["tasks", &id], &[]).await?, global),

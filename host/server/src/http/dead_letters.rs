@@ -14,7 +14,7 @@ use super::json_body::{self, Limits};
 use super::params::{InQuery, page};
 use super::problem::{Code, Problem, ProblemDocument};
 use super::state::App;
-use super::tasks::{parsed, time};
+use super::task_filter::Selection;
 use crate::clock;
 
 /// Largest body of a redrive, bytes: a handful of short members.
@@ -25,21 +25,9 @@ const BODY_BYTES: usize = 16 << 10;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct DeadLetterQuery {
-    /// `failed`, `exhausted` or `crashed`.
-    #[param(example = "exhausted")]
-    reason: Option<String>,
-    /// The code of the latest error.
-    code: Option<String>,
-    /// `high`, `default` or `batched`.
-    pool: Option<String>,
-    /// A form's id.
-    form: Option<String>,
-    /// A step's name.
-    step: Option<String>,
-    /// Died at this time or later, RFC 3339.
-    from: Option<String>,
-    /// Died before this time, RFC 3339.
-    until: Option<String>,
+    #[serde(flatten)]
+    #[param(ignore)]
+    which: Selection,
     /// Items at most, 1 to 1,000; 50 when absent.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -47,24 +35,13 @@ pub(crate) struct DeadLetterQuery {
     cursor: Option<String>,
 }
 
-/// Which dead letters to run again: at least one filter, or `all`.
+/// Which dead letters to run again: at least one filter, or `all`. Those that died before now when `until` is absent, so that
+/// what dies again meanwhile is not run again.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RedriveRequest {
-    /// `failed`, `exhausted` or `crashed`.
-    reason: Option<String>,
-    /// The code of the latest error.
-    code: Option<String>,
-    /// `high`, `default` or `batched`.
-    pool: Option<String>,
-    /// A form's id.
-    form: Option<String>,
-    /// A step's name.
-    step: Option<String>,
-    /// Died at this time or later, RFC 3339.
-    from: Option<String>,
-    /// Died before this time, RFC 3339; before now when absent, so that what dies again meanwhile is not run again.
-    until: Option<String>,
+    #[serde(flatten)]
+    which: Selection,
     /// Really all of them.
     #[serde(default)]
     all: bool,
@@ -82,7 +59,7 @@ pub(crate) struct Redriven {
 }
 
 /// Dead letters, those of the newest submission first.
-#[utoipa::path(get, path = "/v1/dead-letters", tag = "tasks", params(DeadLetterQuery),
+#[utoipa::path(get, path = "/v1/dead-letters", tag = "tasks", params(DeadLetterQuery, Selection),
     responses((status = 200, description = "A page of dead tasks", body = List<TaskHead>),
         (status = 400, description = "`invalid-request`", body = ProblemDocument)))]
 pub(crate) async fn list(
@@ -91,14 +68,7 @@ pub(crate) async fn list(
 ) -> Result<Json<List<TaskHead>>, Problem> {
     let filter = TaskFilter {
         state: Some(TaskState::Dead),
-        dead_reason: parsed(query.reason)?,
-        error_code: query.code,
-        pool: parsed(query.pool)?,
-        form: query.form,
-        step: query.step,
-        finished_from: time("from", query.from)?,
-        finished_until: time("until", query.until)?,
-        ..TaskFilter::default()
+        ..query.which.filter()?
     };
     let found = app.store.tasks(filter, page(query.limit, query.cursor)?).await?;
     Ok(Json(List {
@@ -123,19 +93,9 @@ pub(crate) async fn redrive(State(app): State<App>, headers: HeaderMap, body: Bo
         let detail = format!("limit must be 1 to {}, got {limit}", limits::REDRIVE_TASKS);
         return Err(Problem::new(Code::InvalidRequest, detail));
     }
-    let all = request.all;
-    let filter = TaskFilter {
-        dead_reason: parsed(request.reason)?,
-        error_code: request.code,
-        pool: parsed(request.pool)?,
-        form: request.form,
-        step: request.step,
-        finished_from: time("from", request.from)?,
-        finished_until: time("until", request.until)?,
-        ..TaskFilter::default()
-    };
-    if !all && filter == TaskFilter::default() {
-        let detail = "name a filter (reason, code, pool, form, step, from, until), or say \"all\": true";
+    let filter = request.which.filter()?;
+    if !request.all && filter == TaskFilter::default() {
+        let detail = "name a filter (reason, code, pool, form, step, submission, from, until), or say \"all\": true";
         return Err(Problem::new(Code::InvalidRequest, detail));
     }
     let filter = TaskFilter {

@@ -10,6 +10,7 @@ use super::params::{FormId, InPath, InQuery, PageQuery, page};
 use super::problem::{Code, Place, Problem, ProblemDocument};
 use super::state::App;
 use crate::clock;
+use crate::runner::inference_priority;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -54,6 +55,7 @@ pub(crate) async fn put(
     };
     let text = json_body::read(&headers, body, limits).await?;
     let definition = Arc::new(FormDefinition::parse(text.as_bytes()).map_err(invalid)?);
+    definition.check_within(app.scheduler.step_maxima()).map_err(invalid)?;
     let steps = check(&app, &id, Arc::clone(&definition), &correlation).await?;
     let digest = definition.digest();
     let title = definition.title.clone();
@@ -122,6 +124,7 @@ async fn check(
 pub(super) fn call_context(app: &App, correlation: &CorrelationId) -> CallContext {
     CallContext {
         deadline: Some(Instant::now() + app.http.request_timeout()),
+        priority: inference_priority(Pool::High),
         owner: OWNER.into(),
         budget: Some(crate::pool_cpu::of(app.scheduler.lane(Pool::High).budget().clone())),
         correlation_id: correlation.0.clone(),

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prometheus::{
@@ -10,6 +11,8 @@ use prometheus::{
 };
 
 use super::problem::Problem;
+use super::queue_metrics;
+use super::state::App;
 
 /// Seconds; from a cached answer to the longest wait.
 const BUCKETS: [f64; 14] = [
@@ -112,10 +115,15 @@ pub(crate) fn observe(method: &Method, route: &str, status: StatusCode, elapsed:
 /// Counters and gauges of the process in Prometheus's text format.
 #[utoipa::path(get, path = "/metrics", tag = "operation",
     responses((status = 200, description = "Prometheus text format", content_type = "text/plain", body = String)))]
-pub(crate) async fn get() -> Response {
+pub(crate) async fn get(State(app): State<App>) -> Response {
+    let queues = queue_metrics::gather(&app).await;
+    // So that an alert on it sees 0 before the first stream.
+    LazyLock::force(&EVENT_STREAMS);
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
-    if let Err(error) = encoder.encode(&prometheus::gather(), &mut text) {
+    let mut families = prometheus::gather();
+    families.extend(queues);
+    if let Err(error) = encoder.encode(&families, &mut text) {
         return Problem::internal(error).into_response();
     }
     text.extend_from_slice(process().as_bytes());

@@ -6,6 +6,7 @@
 
 mod answers;
 mod auth;
+mod autoscale;
 pub mod correlation;
 mod dead_letters;
 mod exports;
@@ -20,9 +21,11 @@ mod params;
 mod plugins;
 mod pools;
 pub mod problem;
+mod queue_metrics;
 mod state;
 mod submissions;
 mod task_events;
+mod task_filter;
 mod tasks;
 mod timeout;
 mod validation;
@@ -73,6 +76,7 @@ fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<App>)> {
         ("/v1/pools/{pool}", &["patch"], patch(pools::change)),
         ("/v1/pools/{pool}/pause", &["post"], post(pools::pause)),
         ("/v1/pools/{pool}/resume", &["post"], post(pools::resume)),
+        ("/v1/autoscale", &["get"], get(autoscale::get)),
         ("/v1/plugins", &["get", "post"], get(plugins::list).post(plugins::push)),
         ("/v1/plugins/{name}", &["get"], get(plugins::get)),
         ("/v1/models", &["get"], get(models::list)),

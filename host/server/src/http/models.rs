@@ -161,9 +161,7 @@ pub(crate) async fn patch(
         bytes: app.http.body_limit_bytes,
         depth: app.http.json_depth,
     };
-    let text = json_body::read(&headers, body, limits).await?;
-    let change: ModelChange =
-        serde_json::from_str(&text).map_err(|error| Problem::new(Code::InvalidRequest, error.to_string()))?;
+    let change: ModelChange = json_body::typed(&headers, body, limits).await?;
     app.inference.pin(&name, change.pinned)?;
     find(&app, &name).map(Json)
 }

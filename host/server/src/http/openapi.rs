@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::{
-    dead_letters, exports, forms, health, metrics, models, plugins, pools, submissions, task_events, tasks, validation,
+    autoscale, dead_letters, exports, forms, health, metrics, models, plugins, pools, submissions, task_events, tasks,
+    validation,
 };
 
 #[derive(OpenApi)]
@@ -31,7 +32,7 @@ use super::{
         forms::list, forms::get, forms::put, forms::versions, forms::version, validation::one, validation::lines,
         submissions::create, submissions::list, submissions::get, exports::get,
         tasks::list, tasks::get, task_events::get, tasks::cancel, tasks::retry,
-        dead_letters::list, dead_letters::redrive, pools::list, pools::change, pools::pause, pools::resume,
+        dead_letters::list, dead_letters::redrive, pools::list, pools::change, pools::pause, pools::resume, autoscale::get,
         plugins::list, plugins::push, plugins::get,
         models::list, models::get, models::patch, models::load, models::unload
     )

@@ -10,6 +10,7 @@ use super::answers::{self, List, TaskAnswer, TaskHead};
 use super::params::{InPath, InQuery, page};
 use super::problem::{Code, Problem, ProblemDocument};
 use super::state::App;
+use super::task_filter::{Selection, parsed};
 use crate::clock;
 
 /// Which tasks to list; everything given must match.
@@ -20,14 +21,9 @@ pub(crate) struct TaskQuery {
     /// `available`, `running`, `retryable`, `completed`, `cancelled` or `dead`.
     #[param(example = "dead")]
     state: Option<String>,
-    /// `high`, `default` or `batched`.
-    pool: Option<String>,
-    /// A form's id.
-    form: Option<String>,
-    /// A step's name.
-    step: Option<String>,
-    /// A submission's id.
-    submission: Option<String>,
+    #[serde(flatten)]
+    #[param(ignore)]
+    which: Selection,
     /// Items at most, 1 to 1,000; 50 when absent.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -36,7 +32,7 @@ pub(crate) struct TaskQuery {
 }
 
 /// Tasks, those of the newest submission first.
-#[utoipa::path(get, path = "/v1/tasks", tag = "tasks", params(TaskQuery),
+#[utoipa::path(get, path = "/v1/tasks", tag = "tasks", params(TaskQuery, Selection),
     responses((status = 200, description = "A page of tasks", body = List<TaskHead>),
         (status = 400, description = "`invalid-request`", body = ProblemDocument)))]
 pub(crate) async fn list(
@@ -45,39 +41,13 @@ pub(crate) async fn list(
 ) -> Result<Json<List<TaskHead>>, Problem> {
     let filter = TaskFilter {
         state: parsed(query.state)?,
-        pool: parsed(query.pool)?,
-        form: query.form,
-        step: query.step,
-        submission: parsed(query.submission)?,
-        ..TaskFilter::default()
+        ..query.which.filter()?
     };
     let found = app.store.tasks(filter, page(query.limit, query.cursor)?).await?;
     Ok(Json(List {
         items: found.items.into_iter().map(TaskHead::from).collect(),
         next: found.next,
     }))
-}
-
-pub(super) fn parsed<T: std::str::FromStr>(text: Option<String>) -> Result<Option<T>, Problem>
-where
-    T::Err: std::fmt::Display,
-{
-    let invalid = |error: T::Err| Problem::new(Code::InvalidRequest, format!("query: {error}"));
-    text.map(|text| text.parse().map_err(invalid)).transpose()
-}
-
-/// A point in time of a request.
-pub(super) fn time(name: &str, text: Option<String>) -> Result<Option<formwork_tasks::Millis>, Problem> {
-    let Some(text) = text else { return Ok(None) };
-    let invalid = || {
-        let shown: String = text.chars().take(64).collect();
-        let detail = format!(
-            "{name}: `{}` is no RFC 3339 time such as 2026-01-31T12:00:00Z",
-            shown.escape_debug()
-        );
-        Problem::new(Code::InvalidRequest, detail)
-    };
-    clock::parse_rfc3339(&text).map(Some).ok_or_else(invalid)
 }
 
 /// A task with its output and history.

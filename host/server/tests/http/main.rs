@@ -11,5 +11,8 @@ mod errors;
 mod events;
 mod flow;
 mod openapi;
+mod operations;
+mod selection;
+mod step_rules;
 mod support;
 mod validation;

@@ -46,6 +46,8 @@ impl Writer {
         durability: Durability,
         events: broadcast::Sender<StoreEvent>,
     ) -> Result<Self> {
+        // So that alerts see 0 before anything has gone wrong.
+        metrics::FATAL.set(0);
         let (sender, receiver) = mpsc::channel();
         let fatal = Arc::new(SetOnce::new());
         let wal_pages = Arc::new(AtomicU64::new(0));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use formwork_store::TaskId;
-use formwork_tasks::State;
+use formwork_tasks::{Priority, State};
 
 use super::isolation::tokens;
 use super::pressure::{Kind, Source};
@@ -27,7 +27,7 @@ pub(super) async fn measure(stage: &mut Stage, count: usize) -> anyhow::Result<V
     let guests = Source::publish(&server, Kind::Guests).await?;
     let mut alone = Vec::new();
     for number in 0..count {
-        let id = guests.submit(number).await?;
+        let id = guests.submit(number, None).await?;
         guests.until_running(id).await?;
         tokio::time::sleep(RUNS).await;
         alone.push(cancel(&server, &client, id).await?);
@@ -36,7 +36,7 @@ pub(super) async fn measure(stage: &mut Stage, count: usize) -> anyhow::Result<V
     let (mut stopped, mut most) = (Vec::new(), 0.0_f64);
     for number in 0..count {
         let before = tokens();
-        let id = generations.submit(number).await?;
+        let id = generations.submit(number, None).await?;
         let first = async {
             while tokens() < before + 3.0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -53,8 +53,8 @@ pub(super) async fn measure(stage: &mut Stage, count: usize) -> anyhow::Result<V
     let pressure = guests.pressure().await?;
     let mut among = Vec::new();
     for number in 0..count {
-        // Ahead of those that wait: the pool is full.
-        let id = guests.submit(1_000_000 + number).await?;
+        // Ahead of those that wait, so that it only waits for one of sixteen to end.
+        let id = guests.submit(1_000_000 + number, Some(Priority::HIGHEST)).await?;
         guests.until_running(id).await?;
         tokio::time::sleep(RUNS).await;
         among.push(cancel(&server, &client, id).await?);

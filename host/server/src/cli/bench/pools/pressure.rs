@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use formwork_pipeline::{FormDefinition, Pipeline};
 use formwork_store::{NewForm, NewSubmission, Store, SubmissionId, Submit, TaskId};
-use formwork_tasks::State;
+use formwork_tasks::{Priority, State};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -113,8 +113,8 @@ impl Source {
         })
     }
 
-    /// One task; `number` makes its data its own.
-    pub(super) async fn submit(&self, number: usize) -> anyhow::Result<TaskId> {
+    /// One task; `number` makes its data its own, and with a priority it goes ahead of what fills the pool.
+    pub(super) async fn submit(&self, number: usize, priority: Option<Priority>) -> anyhow::Result<TaskId> {
         let id = SubmissionId(ulid::Ulid::generate());
         let submission = NewSubmission {
             id,
@@ -123,7 +123,7 @@ impl Source {
             data: self.kind.data(number),
             correlation_id: id.to_string(),
             idempotency: None,
-            priority: None,
+            priority,
         };
         let submitted = self.store.submit(submission, clock::now()).await?;
         anyhow::ensure!(matches!(submitted, Submit::Created), "the submission was there already");
@@ -164,7 +164,7 @@ impl Source {
         anyhow::ensure!(failed == 0, "{failed} tasks of the pressure failed");
         for _ in pool.available + pool.running..FULL {
             *number += 1;
-            self.submit(*number).await?;
+            self.submit(*number, None).await?;
         }
         Ok(())
     }
