@@ -81,7 +81,7 @@ fn check(file: &[u8]) -> Result<Header, Error> {
 }
 
 /// Whether every string, array and tensor that a GGUF header announces lies within `size` bytes, of which `header` holds the
-/// beginning. Written for plainness: it knows no limits.
+/// beginning; the rest is zeros. Written for plainness: it knows no limits.
 #[must_use]
 pub fn gguf_is_within(header: &[u8], size: u64) -> bool {
     Reader { header, at: 0, size }.file().is_some()
@@ -149,21 +149,30 @@ impl Reader<'_> {
 
     fn text(&mut self) -> Option<Vec<u8>> {
         let length = self.number(8)?;
-        let from = usize::try_from(self.at).ok()?;
-        self.skip(length)?;
-        Some(self.header.get(from..usize::try_from(self.at).ok()?)?.to_vec())
+        self.bytes(length)
     }
 
     fn number(&mut self, bytes: u64) -> Option<u64> {
-        let from = usize::try_from(self.at).ok()?;
-        self.skip(bytes)?;
-        let bytes = self.header.get(from..usize::try_from(self.at).ok()?)?;
+        let bytes = self.bytes(bytes)?;
         Some(
             bytes
                 .iter()
                 .rev()
                 .fold(0, |number, byte| (number << 8) | u64::from(*byte)),
         )
+    }
+
+    /// The next bytes; those behind the part of the file that is at hand are zeros.
+    fn bytes(&mut self, count: u64) -> Option<Vec<u8>> {
+        let from = usize::try_from(self.at).ok()?;
+        self.skip(count)?;
+        let to = usize::try_from(self.at).ok()?;
+        let held = self
+            .header
+            .get(from.min(self.header.len())..to.min(self.header.len()))?;
+        let mut bytes = held.to_vec();
+        bytes.resize(to - from, 0);
+        Some(bytes)
     }
 
     fn skip(&mut self, bytes: u64) -> Option<()> {
