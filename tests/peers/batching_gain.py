@@ -6,7 +6,7 @@
 
 Two servers of llama.cpp, one with a slot for each text (continuous batching) and one with a single slot, are asked for the
 same texts at the same time, in turns; printed are tokens a second over all texts, and the median ratio over rounds. Why
-Formwork's generator does not batch: docs/decisions/0012-one-token-at-a-time.md.
+Formwork's generator does not batch: docs/decisions/0013-one-token-at-a-time.md.
 """
 
 import argparse

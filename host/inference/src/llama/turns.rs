@@ -5,7 +5,7 @@
 //! proportion to its priority's weight, and texts of a flow get equal shares. A flow that was idle has
 //! no credit from that time. Nobody starves. Cost: a short text next to a long one takes twice as long
 //! as alone, not the long one's time. Rejected: several texts in one native step, which gives no more
-//! tokens in total on these threads and makes a text depend on its neighbours' (docs/decisions/0012-one-token-at-a-time.md);
+//! tokens in total on these threads and makes a text depend on its neighbours' (docs/decisions/0013-one-token-at-a-time.md);
 //! strict priority, under which low ones may never end and keep their memory.
 
 use std::collections::HashMap;
