@@ -86,6 +86,9 @@ pub enum StartError {
     Start(String),
 }
 
+/// How long a server whose store has failed goes on: enough to tell those who wait that nothing was recorded.
+const FAILED_DRAIN: Duration = Duration::from_secs(1);
+
 /// Why a server ended by itself.
 #[derive(Debug, thiserror::Error)]
 #[error("the store stopped after an i/o error, check the disk and start again: {0}")]
@@ -361,7 +364,7 @@ impl Server {
             why = store.failed() => {
                 tracing::error!(why, "the store has stopped: ending, what was acknowledged is on disk");
                 // Nothing that ends now can be recorded.
-                self.drain_timeout = Duration::ZERO;
+                self.drain_timeout = self.drain_timeout.min(FAILED_DRAIN);
                 Err(StoreFailed(why))
             }
         };
