@@ -49,6 +49,7 @@ use formwork_tasks::{Disposition, Millis, Pool, RunLease};
 use index::{Index, Taken, Word};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::{
+    runtime::Handle,
     sync::{Semaphore, broadcast},
     task::JoinSet,
 };
@@ -67,6 +68,8 @@ struct Inner {
     clock: Clock,
     /// A place for every operation; closed with the store.
     places: Semaphore,
+    /// Where the store was opened. Connections live there: a caller's own runtime may do no I/O, or end.
+    runtime: Handle,
 }
 
 impl ClusterStore {
@@ -89,6 +92,7 @@ impl ClusterStore {
             events: Arc::new(events),
             clock,
             places: Semaphore::new(limits::CLUSTER_OPERATIONS as usize),
+            runtime: Handle::current(),
         });
         match index.probe().await {
             Ok(()) => upkeep::make_all_whole(&inner).await?,
@@ -127,7 +131,7 @@ impl ClusterStore {
         }
         let inner = Arc::clone(&self.inner);
         let work = work(Arc::clone(&inner));
-        let task = tokio::spawn(async move {
+        let task = self.inner.runtime.spawn(async move {
             let _place = inner.places.acquire().await.map_err(|_| Error::Closed)?;
             work.await
         });

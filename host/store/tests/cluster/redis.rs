@@ -5,7 +5,7 @@ use formwork_test_servers::{Server, shared};
 use redis::Client;
 use std::sync::Arc;
 
-use crate::world::{World, until};
+use crate::world::{World, submit, until};
 
 /// Two nodes that work, and clients of both.
 async fn working(redis: &Server) -> (World, Arc<ClusterStore>) {
@@ -106,6 +106,26 @@ async fn work_goes_on_while_redis_answers_nothing() {
     redis.freeze();
     world.progress(5).await;
     redis.thaw();
+    world.end(&*store).await;
+}
+
+/// A worker's own runtime may do no I/O: what it calls must not connect on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_whose_runtime_does_no_io_does_not_break_the_connection() {
+    let mut redis = Server::redis(&[]);
+    let mut world = World::new(&shared().mongodb, &redis.uri());
+    let store = world.node().await;
+    world.publish(&*store).await;
+    redis.kill();
+    redis.start_again();
+    let (caller, ledger) = (Arc::clone(&store), Arc::clone(&world.ledger));
+    let called = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(submit(&*caller, &ledger));
+    });
+    called.await.expect("is answered");
+    whole(&world, &redis).await;
+    world.work(&store, "worker");
     world.end(&*store).await;
 }
 
