@@ -233,7 +233,9 @@ fn mongodb(port: u16, storage: &Path) -> Command {
     command.env("PYTHONPATH", folder);
     let start = "import sys; from secantus.cli import main; sys.exit(main())";
     command.args(["python3", "-c", start, "--port", &port.to_string()]);
-    command.args(["--cache-size", "256M", "--log-level", "WARNING", "--storage-path"]);
+    // In memory it holds all data of a whole suite, which must not be evicted.
+    let cache = if storage == Path::new(":memory:") { "2G" } else { "256M" };
+    command.args(["--cache-size", cache, "--log-level", "WARNING", "--storage-path"]);
     command.arg(storage);
     command
 }
