@@ -181,7 +181,7 @@ impl PoolOptions {
         let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let half = (cpus / 2).max(1);
         let (threads, permits, runs_per_thread, limit_ms, weight, target_wait_ms) = match pool {
-            Pool::High => (cpus, 64, 4, 30_000, 800, 1_000),
+            Pool::High => (cpus, 128, 4, 30_000, 800, 1_000),
             Pool::Default => (half, 64, 4, 60_000, 400, 10_000),
             Pool::Batched => (half, 16, 16, 300_000, limits::WEIGHT_DEFAULT, 60_000),
         };

@@ -1,5 +1,7 @@
 //! Every limit of the store, in one place.
 
+use std::time::Duration;
+
 /// Items a page has when nothing is said.
 pub const PAGE_ITEMS_DEFAULT: u32 = 50;
 
@@ -47,10 +49,13 @@ pub const SQLITE_VERSION_LEAST: i32 = 3_051_003;
 /// Writes that share one commit at most: bounds how long the first of them waits for the last.
 pub const GROUP_WRITES: usize = 256;
 
-/// How long, in microseconds, a group waits for as many writers as the one before had. Clients that were just
-/// answered come back within this; without it they would form two groups that take turns, each paying
-/// an fsync.
-pub const GROUP_LINGER_MICROS: u64 = 1_000;
+/// The part of the latest commit's time, as its divisor, for which a group waits for as many writers as the one before
+/// had. Clients that were just answered come back within this where an fsync takes long; without it they would form two
+/// groups that take turns, each paying one. Where an fsync is fast, a second one costs less than the wait.
+pub const GROUP_LINGER_PART: u32 = 8;
+
+/// The longest such wait.
+pub const GROUP_LINGER_LONGEST: Duration = Duration::from_millis(1);
 
 /// Writes that may wait for the writer; later callers wait for a place.
 pub const WRITE_BACKLOG: usize = 4_096;

@@ -74,6 +74,7 @@ impl Writer {
             events,
             plans: Plans::default(),
             latest_group: 1,
+            latest_commit: Duration::ZERO,
             unsynced_since: None,
             connection,
             _lock: lock,
@@ -241,6 +242,7 @@ struct Committer {
     events: broadcast::Sender<StoreEvent>,
     plans: Plans,
     latest_group: usize,
+    latest_commit: Duration,
     unsynced_since: Option<Instant>,
     // Dropped in this order: the lock goes last.
     connection: Connection,
@@ -263,7 +265,9 @@ impl Committer {
             }
             self.latest_group = group.len();
             metrics::GROUP_WRITES.observe(group.len() as f64);
+            let began = Instant::now();
             self.commit(group);
+            self.latest_commit = began.elapsed();
             self.checkpoint_if_due();
         }
         if self.fatal.get().is_none() && self.interval.is_some() {
@@ -284,7 +288,8 @@ impl Committer {
         };
         let mut group = Vec::with_capacity(self.latest_group.min(limits::GROUP_WRITES));
         group.push(first);
-        let deadline = Instant::now() + Duration::from_micros(limits::GROUP_LINGER_MICROS);
+        let linger = (self.latest_commit / limits::GROUP_LINGER_PART).min(limits::GROUP_LINGER_LONGEST);
+        let deadline = Instant::now() + linger;
         while group.len() < limits::GROUP_WRITES {
             if let Ok(job) = self.jobs.try_recv() {
                 group.push(job);

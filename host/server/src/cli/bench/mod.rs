@@ -45,6 +45,8 @@ enum Part {
     Pools(pools::Options),
     /// What the queue takes and does, apart from what plugins do.
     Queue(task_queue::Options),
+    /// Steady work at a share of the capacity: whether memory or latency grows.
+    Soak(task_queue::soak::Options),
     /// Random calls for more models than there is memory for: whether the budget holds.
     ModelsBudget(models_budget::Options),
     /// Send one request over and over from a number of connections, to any server.
@@ -72,6 +74,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
         Some(Part::Publish(options)) => publish::run(options, global),
         Some(Part::Pools(options)) => pools::run(options, global),
         Some(Part::Queue(options)) => task_queue::run(options, global),
+        Some(Part::Soak(options)) => task_queue::soak::run(options, global),
         Some(Part::ModelsBudget(options)) => models_budget::run(options, global),
         Some(Part::Load(options)) => load::run(options, global),
     }

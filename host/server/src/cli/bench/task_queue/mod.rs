@@ -9,6 +9,7 @@ mod events;
 mod job;
 mod phases;
 mod producers;
+pub(super) mod soak;
 mod subject;
 
 use std::time::Duration;
