@@ -101,13 +101,12 @@ async fn claim(shared: &Arc<Shared>, state: &Arc<PoolState>, mut permits: Permit
     };
     for task in claimed {
         let run = shared.runs.insert(task.id, task.run_lease, state.pool, claimed_at);
-        tokio::spawn(executor::run(
-            Arc::clone(shared),
-            Arc::clone(state),
-            task,
-            run,
-            permits.split_one(),
-        ));
+        let permit = permits.split_one();
+        let work = executor::run(Arc::clone(shared), Arc::clone(state), task, run);
+        tokio::spawn(async move {
+            work.await;
+            drop(permit);
+        });
     }
     Ok(found)
 }

@@ -1,17 +1,14 @@
 //! One run: hands a claimed task to a thread of its pool, stops it when it must stop, and has its end recorded.
 
 use crate::{
-    clock, metrics,
-    permits::Permit,
-    recorder,
+    clock, metrics, recorder,
     runner::{ProgressReporter, RunContext, RunOutcome, StepRules},
     runs::{Rules, Run, Stop},
     scheduler::{PoolState, Shared},
 };
 use crate::{lane::LaneError, recorder::End};
 use formwork_store::Claimed;
-use formwork_tasks::{Pool, TimeLimits};
-use prometheus::IntGauge;
+use formwork_tasks::TimeLimits;
 use std::{
     pin::pin,
     sync::Arc,
@@ -19,16 +16,8 @@ use std::{
 };
 use tokio::{sync::oneshot, time};
 
-/// Runs a claimed task to its recorded end. The permit is for the run alone: the next task starts while the result of this
-/// one waits for its commit, so that commits are shared by many.
-pub(crate) async fn run(
-    shared: Arc<Shared>,
-    state: Arc<PoolState>,
-    task: Claimed,
-    run: Arc<Run>,
-    permit: Option<Permit>,
-) {
-    let permit = InUse::new(permit, state.pool);
+/// Runs a claimed task to its recorded end.
+pub(crate) async fn run(shared: Arc<Shared>, state: Arc<PoolState>, task: Claimed, run: Arc<Run>) {
     // However this ends: a run that stays in the table would be kept alive by the heartbeat for ever.
     let _entry = Entry(&shared, &run);
     let retries = recorder::Retries::of(&task, &shared.options, state.pool);
@@ -47,33 +36,10 @@ pub(crate) async fn run(
             .with_label_values(&[state.pool.as_str()])
             .observe(started.elapsed().as_secs_f64());
     }
-    // A store that is slow must not let results pile up. The semaphore is never closed.
-    let _place = state.unrecorded.acquire().await;
-    drop(permit);
     let outcome = recorder::record(&shared, &state, &run, end, &retries, &span).await;
     metrics::OUTCOMES
         .with_label_values(&[state.pool.as_str(), outcome])
         .inc();
-}
-
-/// A permit that the metrics show.
-struct InUse {
-    _permit: Option<Permit>,
-    gauge: IntGauge,
-}
-
-impl InUse {
-    fn new(permit: Option<Permit>, pool: Pool) -> Self {
-        let gauge = metrics::PERMITS_IN_USE.with_label_values(&[pool.as_str()]);
-        gauge.inc();
-        Self { _permit: permit, gauge }
-    }
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        self.gauge.dec();
-    }
 }
 
 struct Entry<'a>(&'a Shared, &'a Run);

@@ -8,9 +8,6 @@ pub const POOL_THREADS: usize = 256;
 /// Permits one pool may have.
 pub const POOL_PERMITS: u32 = 4_096;
 
-/// Results of one pool that may wait for their commit at once, beside the runs that hold permits: a few commits' worth.
-pub const UNRECORDED_RESULTS: usize = 256;
-
 /// The longest wait between two runs that an operator may allow steps to ask for: thirty days.
 pub const STEP_CAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 

@@ -54,7 +54,7 @@ pub(crate) static PERMITS_IN_USE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     registered(IntGaugeVec::new(
         Opts::new(
             "formwork_scheduler_permits_in_use",
-            "tasks claimed whose run has not ended, by pool",
+            "tasks claimed and not yet recorded, by pool",
         ),
         &["pool"],
     ))

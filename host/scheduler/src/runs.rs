@@ -1,5 +1,6 @@
 //! The runs this process holds leases for.
 
+use crate::metrics;
 use formwork_store::{NewProgress, TaskId};
 use formwork_tasks::{Pool, RetryRules, RunLease};
 use std::{
@@ -147,12 +148,15 @@ impl Runs {
         if self.missed_cancel.swap(false, Ordering::AcqRel) {
             self.beat_now.notify_one();
         }
+        metrics::PERMITS_IN_USE.with_label_values(&[pool.as_str()]).inc();
         run
     }
 
     pub(crate) fn remove(&self, run: &Run) {
         let mut table = lock(&self.table);
-        table.remove(&(run.id, run.lease));
+        if table.remove(&(run.id, run.lease)).is_some() {
+            metrics::PERMITS_IN_USE.with_label_values(&[run.pool.as_str()]).dec();
+        }
         self.count.send_replace(table.len());
     }
 

@@ -29,7 +29,7 @@ use std::{
 };
 use tokio::{
     runtime::{Builder, Handle},
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -137,8 +137,6 @@ pub(crate) struct PoolState {
     pub(crate) pool: Pool,
     pub(crate) lane: Lane,
     pub(crate) permits: Arc<Permits>,
-    /// Places of results that wait for their commit.
-    pub(crate) unrecorded: Semaphore,
     /// What an operator allows now.
     limits: Mutex<PoolLimits>,
     presence: Presence,
@@ -419,7 +417,6 @@ impl PoolState {
             pool,
             lane,
             permits: Permits::new(limits.permits),
-            unrecorded: Semaphore::new(limits::UNRECORDED_RESULTS),
             limits: Mutex::new(limits),
             presence,
             paused: AtomicBool::new(false),

@@ -8,7 +8,7 @@
 mod support;
 
 use async_trait::async_trait;
-use formwork_scheduler::{Scheduler, limits::UNRECORDED_RESULTS};
+use formwork_scheduler::Scheduler;
 use formwork_store::{
     Beat, Cancel, Claimed, Error, Expired, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
     NewPlugin, NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, PutPlugin, Reaped,
@@ -24,14 +24,13 @@ use std::{
     time::Duration,
 };
 use support::{Bench, done, options, runner, soon};
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 
-/// How often the next calls of a method fail, before or after the real store has done them, and what they wait for.
+/// How often the next calls of a method fail, before or after the real store has done them.
 #[derive(Default)]
 struct Fault {
     before: AtomicU32,
     after: AtomicU32,
-    gate: Option<Arc<Semaphore>>,
 }
 
 impl Fault {
@@ -40,9 +39,6 @@ impl Fault {
             let left = count.try_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
             left.map_or(Ok(()), |_| Err(unavailable()))
         };
-        if let Some(gate) = &self.gate {
-            gate.acquire().await.unwrap().forget();
-        }
         fails(&self.before)?;
         let answer = call.await;
         fails(&self.after)?;
@@ -218,44 +214,6 @@ async fn a_result_survives_a_store_that_fails_before_and_after_recording_it() {
         assert_eq!(runs.load(Ordering::SeqCst), 1);
         let moves = bench.moves(id).await;
         assert_eq!(moves.iter().filter(|why| *why == "completed").count(), 1);
-    }
-}
-
-#[tokio::test]
-async fn a_slow_commit_holds_up_the_next_run_only_when_many_results_wait() {
-    let bench = Bench::new().await;
-    let mut faulty = Faulty::new(&bench);
-    let gate = Arc::new(Semaphore::new(0));
-    faulty.complete.gate = Some(Arc::clone(&gate));
-    let mut options = options();
-    options.default.permits = 1;
-    let (told, mut started) = mpsc::unbounded_channel();
-    let work = runner(move |_, _| {
-        let told = told.clone();
-        async move {
-            told.send(()).unwrap();
-            done("1")
-        }
-    });
-    let scheduler = Scheduler::start(options, Arc::new(faulty), work).unwrap();
-    // The one that has ended and finds no place keeps its permit.
-    let most = UNRECORDED_RESULTS + 1;
-    let mut ids = Vec::new();
-    for _ in 0..most + 2 {
-        ids.push(bench.submit("default").await);
-    }
-    for _ in 0..most {
-        soon("start", started.recv()).await;
-    }
-    // Another pool takes the same way meanwhile, so one more would have started by then.
-    ids.push(bench.submit("high").await);
-    soon("start", started.recv()).await;
-    assert_eq!(scheduler.status()[Pool::Default as usize].running, most);
-    let stats = bench.store.pool_stats(support::now()).await.unwrap();
-    assert_eq!(stats[Pool::Default as usize].available, 2);
-    gate.add_permits(ids.len());
-    for id in ids {
-        bench.settled(id).await;
     }
 }
 
