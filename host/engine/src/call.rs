@@ -12,6 +12,7 @@ use crate::meter::Meter;
 use crate::metrics::epoch_yields;
 use crate::output::BoundedOutput;
 use crate::state::State;
+use crate::turns;
 use crate::{CallError, CpuBudget, Limit, ModelId, Priority, Usage};
 
 /// A form version as plugins see it.
@@ -167,8 +168,8 @@ pub(crate) fn store(engine: &wasmtime::Engine, state: State, deadline: Option<In
         {
             return Ok(UpdateDeadline::YieldCustom(1, budget.park()));
         }
-        // tokio's own yield goes to the end of the queue; a plain yield may be polled again at once.
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        let next_turn = turns::next(inference_call.cancel.clone());
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(next_turn)))
     });
     store
 }

@@ -37,6 +37,7 @@ mod snapshot;
 mod spans;
 mod state;
 mod ticker;
+mod turns;
 
 pub use call::{CallContext, FormInput, Frame, Output, ProgressSink, ProgressUpdate, Report, SubmissionInput};
 pub use compile::{CompilerCommand, compile_in_this_process};

@@ -18,6 +18,7 @@ use formwork_guests::OK;
 use serde_json::json;
 use support::{engine, file, install, outcome, validator, work};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn an_answer_is_an_answer() {
@@ -80,4 +81,55 @@ async fn a_guest_without_credit_is_parked_at_every_epoch_goes_on_when_paid_and_c
     assert_eq!(report.result.unwrap_err(), CallError::Cancelled);
     // Being parked is not CPU time: four epochs are what it ran, on a busy machine more.
     assert!(report.usage.cpu < report.usage.wall, "{:?}", report.usage);
+}
+
+/// On one thread, so that who ran between the cancel and its end is known.
+#[tokio::test(flavor = "current_thread")]
+async fn a_cancelled_guest_stops_before_the_others_have_another_turn() {
+    const GUESTS: usize = 8;
+    let engine = engine();
+    let spin = validator("", OK, "(loop $again (br $again)) (unreachable)");
+    let limits = json!({ "limits": { "cpu_ms": 30_000, "wall_ms": 60_000 } });
+    let plugin = install(&engine, file(&spin, &limits)).await.unwrap();
+    let turns = || {
+        let families = prometheus::gather();
+        let yields = families
+            .iter()
+            .find(|family| family.name() == "formwork_epoch_yields_total");
+        let mine = yields.into_iter().flat_map(|family| family.get_metric());
+        let mine = mine.filter(|metric| metric.get_label().iter().any(|label| label.value() == "turns"));
+        mine.map(|metric| metric.get_counter().get_value()).sum::<f64>()
+    };
+    let local = tokio::task::LocalSet::new();
+    let work_of = |cancel: CancellationToken| {
+        let plugin = Arc::clone(&plugin);
+        local.spawn_local(async move {
+            let context = CallContext {
+                cancel,
+                owner: "turns".to_owned(),
+                ..CallContext::default()
+            };
+            let report = work(&plugin, context).await;
+            (report.result.unwrap_err(), turns())
+        })
+    };
+    let tokens: Vec<CancellationToken> = (0..GUESTS).map(|_| CancellationToken::new()).collect();
+    let guests: Vec<_> = tokens.iter().cloned().map(work_of).collect();
+    local
+        .run_until(async {
+            // Every guest has begun.
+            while turns() < 3.0 * GUESTS as f64 {
+                tokio::task::yield_now().await;
+            }
+            for (token, guest) in tokens.iter().zip(guests) {
+                let before = turns();
+                token.cancel();
+                assert_eq!(
+                    guest.await.unwrap(),
+                    (CallError::Cancelled, before),
+                    "and turns of others"
+                );
+            }
+        })
+        .await;
 }
