@@ -79,6 +79,7 @@ require_packages() {
 
 find_missing_packages() {
   { has cc && has c++ && has make; } || require_packages build-essential
+  { has ld && has objcopy; } || require_packages binutils
   has cmake || require_packages cmake
   require_packages libclang-dev
   guest_target_installed || require_packages rustc-web rust-web-src lld-22 wasi-libc
@@ -101,6 +102,7 @@ find_missing_packages() {
 check_foreign_system() {
   local wanted=()
   { has cc && has c++ && has make; } || wanted+=("a C and C++ compiler and make")
+  { has ld && has objcopy; } || wanted+=("GNU binutils")
   has cmake || wanted+=("cmake")
   [[ -n ${LIBCLANG_PATH:-} ]] || ldconfig -p 2>/dev/null | grep -q 'libclang\(-[0-9]*\)\?\.so' ||
     wanted+=("libclang with its headers (clang development package)")

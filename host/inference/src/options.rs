@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::limits;
+use crate::llama::cpu_variant;
 use crate::llama::prefix_cache::PrefixBounds;
 use crate::memory;
 use crate::onnx::integer_weights;
@@ -39,6 +40,10 @@ pub struct Options {
     /// VNNI, AVX-VNNI, ARM's dot product): twice as fast, a third of the memory, vectors that differ by about 0.001 in
     /// cosine from those of float arithmetic over the same weights. Default true.
     pub integer_arithmetic: bool,
+    /// Which build of llama.cpp's arithmetic runs: `auto`, the best that the CPU can run; a name of those that this machine can
+    /// have, which an error lists; or `baseline`, the one that was compiled for every CPU that the program runs on. One for the
+    /// whole process. Default `auto`; another one gives the same texts on machines that differ, and comparisons.
+    pub cpu_variant: String,
     /// Bytes that loaded models may take together: weights, contexts and what their runs need. 0, the default: half of the
     /// machine's memory, or of the cgroup's if that is less; the rest is for sandboxes, store and page cache.
     pub memory_bytes: u64,
@@ -65,6 +70,7 @@ impl Default for Options {
             embedding_cache_bytes: 32 * 1024 * 1024,
             batch_tokens: 256,
             integer_arithmetic: true,
+            cpu_variant: cpu_variant::AUTO.to_owned(),
             memory_bytes: 0,
             prefix_memory_bytes: 64 * 1024 * 1024,
             prefix_folder: None,

@@ -12,7 +12,7 @@ use crate::call::CallContext;
 use crate::error::Error;
 use crate::limits;
 use crate::llama::completion::{Completion, GenerationRequest};
-use crate::llama::{generator, schema_guard};
+use crate::llama::{cpu_variant, generator, schema_guard};
 use crate::loader::{Engine, Loaded, Loader};
 use crate::metrics;
 use crate::model::{MemoryStatus, ModelId, ModelSpec, ModelStatus, ModelTask};
@@ -67,7 +67,7 @@ impl Inference {
     /// and llama.cpp are touched by the first model that needs them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a malformed declaration; of models that are loaded at start [`Error::File`],
+    /// [`Error::InvalidArgument`] for a malformed declaration or a [`Options::cpu_variant`] that cannot be; of models that are loaded at start [`Error::File`],
     /// [`Error::Checksum`], [`Error::BadModelFile`] or [`Error::Library`] for what lies behind the declaration and
     /// [`Error::Memory`] if they do not fit. Nothing keeps running after an error.
     pub fn start(options: Options, models: Vec<ModelSpec>) -> Result<Self, Error> {
@@ -77,6 +77,8 @@ impl Inference {
                 return Err(Error::InvalidArgument(format!("model {} is declared twice", spec.name)));
             }
         }
+        cpu_variant::select(&options.cpu_variant)?;
+        tracing::info!(variant = cpu_variant::selected_name(), "llama.cpp's arithmetic");
         let (steps, threads) = options.share(models.len());
         let shutdown = CancellationToken::new();
         let cache = EmbeddingCache::new(options.embedding_cache_bytes);
@@ -300,6 +302,12 @@ impl Inference {
     #[must_use]
     pub fn memory(&self) -> MemoryStatus {
         self.inner.residency.memory()
+    }
+
+    /// Which build of llama.cpp's arithmetic this process uses, see [`Options::cpu_variant`].
+    #[must_use]
+    pub fn cpu_variant(&self) -> &'static str {
+        cpu_variant::selected_name()
     }
 
     /// Loads a model now, also if a load failed a moment ago; a loaded model stays so.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::actor::Actor;
 use super::chat_prompt::ChatPrompt;
 use super::completion::{Event, GenerationRequest};
+use super::cpu_variant;
 use super::gguf_header;
 use super::native::{self, Context, Model, Shape};
 use super::prefix_cache::{PrefixBounds, PrefixCache};
@@ -77,9 +78,11 @@ fn run(settings: &Settings, waiting: Arc<AtomicUsize>, ready: Ready, jobs: &Rece
     let context = Context::new(&model, shape).map_err(bad)?;
     let chat = ChatPrompt::load(&model).map_err(bad)?;
     let key = format!(
-        "{} {} {} {}",
+        "{} {} {} {} {}",
         settings.id.sha256,
         native::version(),
+        // Another variant rounds otherwise: what follows from a kept state would not be what follows from the text.
+        cpu_variant::selected_name(),
         settings.context_tokens,
         settings.prefix_slots
     );

@@ -3,6 +3,7 @@
 mod actor;
 mod chat_prompt;
 pub(crate) mod completion;
+pub(crate) mod cpu_variant;
 pub(crate) mod generator;
 pub(crate) mod gguf_header;
 mod grammar_cache;

@@ -111,11 +111,12 @@ fn list(answer: &Value, global: &Global) -> Result<(), Failure> {
     }
     let memory = &answer["memory"];
     print(&format!(
-        "{}\n{} of {} ({})",
+        "{}\n{} of {} ({}); generators compute with llama.cpp for {}",
         table.render(),
         mebibytes(&memory["used_bytes"]),
         mebibytes(&memory["budget_bytes"]),
-        cell(memory.get("reason"))
+        cell(memory.get("reason")),
+        cell(answer.get("cpu_variant"))
     ))?;
     Ok(())
 }

@@ -115,6 +115,7 @@ pub(super) fn table(cache: &Path) -> Result<toml::Table, ConfigError> {
             "threads": inference.threads, "concurrency": inference.concurrency, "queue": inference.queue,
             "embedding_cache_bytes": inference.embedding_cache_bytes, "memory_bytes": inference.memory_bytes,
             "batch_tokens": inference.batch_tokens, "integer_arithmetic": inference.integer_arithmetic,
+            "cpu_variant": inference.cpu_variant,
             "tensor_bytes": inference.tensor_bytes,
             "prefix_memory_bytes": inference.prefix_memory_bytes, "prefix_folder": in_cache("prefixes"),
             "prefix_disk_bytes": inference.prefix_disk_bytes,

@@ -80,6 +80,9 @@ pub(crate) struct ModelsAnswer {
     items: Vec<ModelAnswer>,
     /// Their memory.
     memory: MemoryAnswer,
+    /// Which build of llama.cpp's arithmetic generators use, see `inference.cpu_variant`.
+    #[schema(example = "haswell")]
+    cpu_variant: &'static str,
 }
 
 /// What can be changed of a model while the server runs; it is forgotten when the server stops.
@@ -135,6 +138,7 @@ pub(crate) async fn list(State(app): State<App>) -> Json<ModelsAnswer> {
     Json(ModelsAnswer {
         items: app.inference.models().into_iter().map(ModelAnswer::from).collect(),
         memory: app.inference.memory().into(),
+        cpu_variant: app.inference.cpu_variant(),
     })
 }
 

@@ -8,6 +8,7 @@
 //! so inputs are checked before they get here ([`super::gguf_header`], [`super::schema_guard`]).
 #![allow(unsafe_code, reason = "llama.cpp is a C library")]
 
+mod backend;
 mod context;
 mod grammar;
 mod model;
@@ -38,6 +39,9 @@ pub(crate) fn initialise() {
         native_log::install();
         // SAFETY: takes no arguments; called once, before any other function of the library.
         unsafe { sys::llama_backend_init() };
+        if let Some(variant) = super::cpu_variant::selected() {
+            backend::install(variant);
+        }
     });
 }
 

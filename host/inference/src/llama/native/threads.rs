@@ -3,8 +3,8 @@
 //! Problem: without a pool of its own, a context starts its threads anew for every token, and ggml's
 //! default pool spins while it waits. Promise: as many threads as asked for (the caller's is one of
 //! them), asleep between steps, at the priority of the thread that makes the pool. Cost: none for one
-//! thread. The functions are looked up by name, because the CPU part of ggml may be a library that was
-//! chosen at run time.
+//! thread. The functions are looked up by name, because it is decided at run time which build of ggml's
+//! CPU part runs ([`super::backend`]).
 
 use std::ptr::NonNull;
 

@@ -85,7 +85,7 @@ impl Rows {
         let mut page = format!(
             "# Models on this machine\n\n`formwork model bench`, Formwork {}, {} CPUs; medians over the rounds. `service`: the \
              inference service alone; `plugin`: through a plugin in its sandbox.\n\n![plot](model-bench.svg)\n\n\
-             | model | version | task | file, MB | loaded in ms | sha256 |\n|---|---|---|---|---|---|\n",
+             | model | version | task | llama.cpp for | file, MB | loaded in ms | sha256 |\n|---|---|---|---|---|---|---|\n",
             env!("CARGO_PKG_VERSION"),
             cpus()
         );
@@ -96,6 +96,7 @@ impl Rows {
                 text("name"),
                 text("version"),
                 text("task"),
+                text("cpu_variant"),
                 number("file_bytes", 1e6),
                 number("load_ms", 1.0),
                 text("sha256"),

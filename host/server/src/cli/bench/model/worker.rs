@@ -111,6 +111,7 @@ impl Worker {
     fn models(&self) -> Value {
         let models = self.inference.models().into_iter().map(|model| {
             json!({ "name": model.id.name, "version": model.id.version, "sha256": model.id.sha256, "task": model.task,
+                "cpu_variant": (model.task == "generator").then(|| self.inference.cpu_variant()),
                 "file_bytes": model.file_bytes, "memory_bytes": model.memory_bytes,
                 "load_ms": model.load_time.map(milliseconds) })
         });
