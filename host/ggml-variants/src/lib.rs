@@ -3,7 +3,7 @@
 //! **Problem.** llama.cpp's build for several CPUs is fourteen shared libraries that must lie where the program looks; built
 //! into the program it is compiled for one CPU. **Promise.** The binding's own sources, compiled once more for each row of
 //! `VARIANTS` in `build.rs`, are linked in statically and share no code; none of it runs unless the CPU has every feature it
-//! was compiled for. **Cost.** Per variant: about 40 s of one core at build time and 2 MB of the binary. **Rejected.** The
+//! was compiled for. **Cost.** Per variant: about 40 s of one core at build time and 1.3 MB of the binary. **Rejected.** The
 //! binding's feature `dynamic-backends` (see `docs/decisions/0012-cpu-variants.md`).
 //!
 //! Elsewhere than on x86-64 Linux with glibc there are no variants.
