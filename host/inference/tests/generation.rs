@@ -95,16 +95,19 @@ async fn an_equal_system_text_is_evaluated_once() {
 
 #[tokio::test]
 async fn text_ends_before_a_stop_string() {
+    // What a small model writes differs between CPUs: the string is one that it does write.
+    let request = ask("Count from 1 to 9, separated by commas.", 40);
+    let mut whole = service().generate("smol", request.clone(), &call()).await.unwrap();
+    let whole = whole.text().await.unwrap();
+    let stop = whole.split_whitespace().nth(3).unwrap();
+    let before = &whole[..whole.find(stop).unwrap()];
+
     let request = GenerationRequest {
-        stop: vec!["4".to_owned()],
-        ..ask("Count from 1 to 9, separated by commas.", 40)
+        stop: vec![stop.to_owned()],
+        ..request
     };
     let mut stopped = service().generate("smol", request, &call()).await.unwrap();
-    let text = stopped.text().await.unwrap();
-    assert!(
-        text.contains('3') && !text.contains('4') && !text.contains('5'),
-        "{text:?}"
-    );
+    assert_eq!(stopped.text().await.unwrap(), before);
     assert_eq!(stopped.summary().unwrap().reason, FinishReason::Stop);
 }
 
