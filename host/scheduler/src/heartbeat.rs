@@ -1,6 +1,7 @@
 //! Prolongs the leases of this process and settles those of workers that vanished.
 //!
-//! It has its own OS thread with its own runtime: whatever guests, requests or dispatchers do, leases are prolonged.
+//! It has its own OS thread with its own runtime: whatever guests, requests or dispatchers do, leases are prolonged. Settling
+//! goes on beside it: however long that takes, no lease of our own ends meanwhile.
 //! One call covers all runs, and takes along how far they say they are; for that alone it also comes early, at most once
 //! every [`limits::PROGRESS_EVERY`]. Only after a heartbeat that succeeded are ended leases settled, so that a process that
 //! was stopped for longer than its lease (a suspended machine) keeps its own runs if nobody else took them.
@@ -9,7 +10,7 @@ use crate::{clock, limits, metrics, runs::Run, runs::Stop, scheduler::Shared};
 use formwork_store::{Beat, Reaped, ReapedAs, limits::REAP_TASKS};
 use formwork_tasks::Millis;
 use std::{io, sync::Arc, thread, time::Instant};
-use tokio::{runtime::Builder, time};
+use tokio::{runtime::Builder, sync::Notify, time};
 
 /// Starts the thread.
 pub(crate) fn start(shared: Arc<Shared>) -> io::Result<()> {
@@ -21,6 +22,25 @@ pub(crate) fn start(shared: Arc<Shared>) -> io::Result<()> {
 }
 
 async fn run(shared: &Shared) {
+    let alive = Notify::new();
+    tokio::select! {
+        () = shared.shutdown.cancelled() => {}
+        () = beats(shared, &alive) => {}
+        () = reaps(shared, &alive) => {}
+    }
+}
+
+/// Settles ended leases, once after each regular heartbeat that succeeded.
+async fn reaps(shared: &Shared, alive: &Notify) {
+    loop {
+        alive.notified().await;
+        if let Err(error) = reap(shared, clock::now()).await {
+            tracing::warn!(%error, "ended leases could not be settled");
+        }
+    }
+}
+
+async fn beats(shared: &Shared, alive: &Notify) {
     let mut regular = time::interval(shared.options.heartbeat());
     regular.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut progress_from = time::Instant::now();
@@ -30,19 +50,14 @@ async fn run(shared: &Shared) {
             shared.runs.progressed.notified().await;
             time::sleep_until(progress_from).await;
         };
-        let (reaps, runs) = tokio::select! {
-            () = shared.shutdown.cancelled() => return,
+        let (is_regular, runs) = tokio::select! {
             _ = regular.tick() => (true, shared.runs.all()),
             () = shared.runs.beat_now.notified() => (false, shared.runs.all()),
             () = progressed => (false, shared.runs.with_progress()),
         };
         progress_from = time::Instant::now() + limits::PROGRESS_EVERY;
-        let alive = beat(shared, runs).await;
-        if reaps
-            && alive
-            && let Err(error) = reap(shared, clock::now()).await
-        {
-            tracing::warn!(%error, "ended leases could not be settled");
+        if beat(shared, runs).await && is_regular {
+            alive.notify_one();
         }
     }
 }

@@ -150,7 +150,13 @@ async fn submission(client: &reqwest::Client, endpoint: &str, line: &Line) -> an
         found.done = Some(id.clone());
     }
     for step in 0..steps {
-        let task = api::get(client, &format!("{endpoint}/v1/tasks/{id}-{step}")).await?;
+        let task = match api::get(client, &format!("{endpoint}/v1/tasks/{id}-{step}")).await {
+            Ok(task) => task,
+            Err(error) => {
+                found.broken.push(format!("{id} has no task of step {step}: {error:#}"));
+                continue;
+            }
+        };
         found.tasks += 1;
         let history = task["history"].as_array().map_or(&[] as &[Value], Vec::as_slice);
         match history_is_legal(history) {

@@ -47,6 +47,7 @@ use documents::{parse_key, task_key};
 use events::Events;
 use formwork_tasks::{Disposition, Millis, Pool, RunLease};
 use index::{Index, Taken, Word};
+use rand::seq::SliceRandom;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::{
     runtime::Handle,
@@ -351,8 +352,16 @@ impl Store for ClusterStore {
     }
 
     async fn heartbeat(&self, runs: &[Beat], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
-        let runs = runs.to_vec();
-        self.write("heartbeat", now, work::Heartbeat { runs, lease_ms }).await
+        let parts = runs.chunks(limits::TRANSACTION_TASKS).map(|runs| {
+            let runs = runs.to_vec();
+            self.write("heartbeat", now, work::Heartbeat { runs, lease_ms })
+        });
+        let mut all = HeartbeatReply::default();
+        for part in futures::future::try_join_all(parts).await? {
+            all.lost.extend(part.lost);
+            all.cancel.extend(part.cancel);
+        }
+        Ok(all)
     }
 
     async fn complete(&self, task: TaskId, run_lease: RunLease, result: TaskResult, now: Millis) -> Result<Record> {
@@ -378,11 +387,23 @@ impl Store for ClusterStore {
     async fn reap(&self, now: Millis, max_crashes: u32) -> Result<Vec<Reaped>> {
         self.run(move |inner| async move {
             let now = inner.clock.now(now);
-            let ids = work::ended(&inner.database, now).await?;
-            if ids.is_empty() {
-                return Ok(Vec::new());
+            let mut ids = work::ended(&inner.database, now).await?;
+            // All nodes find the same ones at the same time.
+            ids.shuffle(&mut rand::rng());
+            let mut all = Vec::with_capacity(ids.len());
+            for part in ids.chunks(limits::TRANSACTION_TASKS) {
+                let ids = part.to_vec();
+                match inner.transact("reap", now, &work::Reap { ids, max_crashes }).await {
+                    Ok(reaped) => all.extend(reaped),
+                    Err(error) if all.is_empty() => return Err(error),
+                    // What was settled is told; the rest is found again.
+                    Err(error) => {
+                        tracing::warn!(%error, "not all ended leases could be settled");
+                        break;
+                    }
+                }
             }
-            inner.transact("reap", now, &work::Reap { ids, max_crashes }).await
+            Ok(all)
         })
         .await
     }
