@@ -8,7 +8,7 @@
 mod support;
 
 use async_trait::async_trait;
-use formwork_scheduler::Scheduler;
+use formwork_scheduler::{RunContext, Scheduler};
 use formwork_store::{
     Beat, Cancel, Claimed, Error, Expired, ExportRow, Failure, FormSummary, FormVersion, HeartbeatReply, NewForm,
     NewPlugin, NewSubmission, Page, Paged, PoolControl, PoolControlChange, PoolStats, PutForm, PutPlugin, Reaped,
@@ -19,18 +19,20 @@ use formwork_tasks::{DeadReason, Millis, Pool, RunLease, State, SubmissionStatus
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
 use support::{Bench, done, options, runner, soon};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
-/// How often the next calls of a method fail, before or after the real store has done them.
+/// How often the next calls of a method fail, before or after the real store has done them, and whether they hang.
 #[derive(Default)]
 struct Fault {
     before: AtomicU32,
     after: AtomicU32,
+    hangs: AtomicBool,
+    calls: watch::Sender<u32>,
 }
 
 impl Fault {
@@ -39,6 +41,10 @@ impl Fault {
             let left = count.try_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
             left.map_or(Ok(()), |_| Err(unavailable()))
         };
+        self.calls.send_modify(|calls| *calls += 1);
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         fails(&self.before)?;
         let answer = call.await;
         fails(&self.after)?;
@@ -60,6 +66,7 @@ struct Faulty {
     claim: Fault,
     complete: Fault,
     heartbeat: Fault,
+    reap: Fault,
     list: Fault,
 }
 
@@ -70,6 +77,7 @@ impl Faulty {
             claim: Fault::default(),
             complete: Fault::default(),
             heartbeat: Fault::default(),
+            reap: Fault::default(),
             list: Fault::default(),
         }
     }
@@ -120,7 +128,7 @@ impl Store for Faulty {
         self.store.release(task, run_lease, now).await
     }
     async fn reap(&self, now: Millis, max_crashes: u32) -> Result<Vec<Reaped>> {
-        self.store.reap(now, max_crashes).await
+        self.reap.around(self.store.reap(now, max_crashes)).await
     }
     async fn cancel(&self, task: TaskId, now: Millis) -> Result<Cancel> {
         self.store.cancel(task, now).await
@@ -215,6 +223,28 @@ async fn a_result_survives_a_store_that_fails_before_and_after_recording_it() {
         let moves = bench.moves(id).await;
         assert_eq!(moves.iter().filter(|why| *why == "completed").count(), 1);
     }
+}
+
+#[tokio::test]
+async fn leases_are_prolonged_while_the_settling_of_others_hangs() {
+    let bench = Bench::new().await;
+    let faulty = Faulty::new(&bench);
+    faulty.reap.hangs.store(true, Ordering::SeqCst);
+    let (mut beats, mut reaps) = (faulty.heartbeat.calls.subscribe(), faulty.reap.calls.subscribe());
+    let mut options = options();
+    options.sole_process = false;
+    options.heartbeat_ms = 50;
+    let work = runner(|_, context: RunContext| async move {
+        context.cancel.cancelled().await;
+        done("1")
+    });
+    let _scheduler = Scheduler::start(options, Arc::new(faulty), work).unwrap();
+    bench.submit("default").await;
+    soon("settling", reaps.wait_for(|calls| *calls == 1)).await.unwrap();
+    let before = *beats.borrow_and_update();
+    soon("heartbeats", beats.wait_for(|calls| *calls >= before + 3))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
