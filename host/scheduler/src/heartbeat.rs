@@ -51,7 +51,7 @@ async fn beats(shared: &Shared, alive: &Notify) {
             time::sleep_until(progress_from).await;
         };
         let (is_regular, runs) = tokio::select! {
-            _ = regular.tick() => (true, shared.runs.all()),
+            _ = regular.tick() => (true, due(shared)),
             () = shared.runs.beat_now.notified() => (false, shared.runs.all()),
             () = progressed => (false, shared.runs.with_progress()),
         };
@@ -60,6 +60,14 @@ async fn beats(shared: &Shared, alive: &Notify) {
             alive.notify_one();
         }
     }
+}
+
+/// Runs whose lease must be prolonged by this beat: the others are younger than half a heartbeat, so it is early enough at
+/// the next one. Most tasks end before they need any.
+fn due(shared: &Shared) -> Vec<Arc<Run>> {
+    let mut runs = shared.runs.all();
+    runs.retain(|run| run.unrenewed() >= shared.options.heartbeat() / 2);
+    runs
 }
 
 /// One heartbeat for these runs; whether the store took it.
@@ -78,10 +86,19 @@ async fn beat(shared: &Shared, runs: Vec<Arc<Run>>) -> bool {
         .collect();
     let sent_at = Instant::now();
     let lease_ms = shared.options.lease_ms;
-    let call = shared.store.heartbeat(&beats, lease_ms, clock::now());
-    // A store that hangs must not keep us from noticing that our own leases have ended.
-    let failure = match time::timeout(shared.options.heartbeat(), call).await {
-        Ok(Ok(reply)) => {
+    let mut call = shared.store.heartbeat(&beats, lease_ms, clock::now());
+    // A second call while the first one is under way would be in its way, and both in that of the results.
+    let answer = loop {
+        match time::timeout(shared.options.heartbeat(), &mut call).await {
+            Ok(answer) => break Some(answer),
+            Err(_) if sent_at.elapsed() >= shared.options.lease() / 2 => break None,
+            // A store that hangs must not keep us from noticing that our own leases have ended.
+            Err(_) => give_up(shared, &runs),
+        }
+    };
+    drop(call);
+    let failure = match answer {
+        Some(Ok(reply)) => {
             for run in &runs {
                 if reply.lost.contains(&run.id) {
                     // Ended meanwhile (recorded a moment ago), or taken by somebody else.
@@ -95,8 +112,8 @@ async fn beat(shared: &Shared, runs: Vec<Arc<Run>>) -> bool {
             }
             return true;
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "the store did not answer in time".to_owned(),
+        Some(Err(error)) => error.to_string(),
+        None => "the store did not answer in time".to_owned(),
     };
     for (run, beat) in runs.iter().zip(beats) {
         if let Some(progress) = beat.progress {

@@ -126,7 +126,7 @@ pub const MONGODB_CONNECT_MS: u64 = 5_000;
 /// transaction is then run again.
 pub const MONGODB_SELECT_MS: u64 = 5_000;
 
-/// Tasks one transaction prolongs or takes back at most: whoever changes one of them meanwhile undoes it for all of them.
+/// Tasks one transaction takes back at most: whoever changes one of them meanwhile undoes it for all of them.
 pub const TRANSACTION_TASKS: usize = 16;
 
 /// How long, in milliseconds, a transaction is run again before its caller is told to come back: longer than an

@@ -57,6 +57,11 @@ pub(super) trait Operation: Sync {
     /// What the method answers.
     type Output: Send;
 
+    /// For how long it is run again.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(limits::TRANSACTION_MS)
+    }
+
     /// Reads, decides, and leaves in the unit what is to be written.
     async fn run(&self, unit: &mut Unit<'_>) -> Result<Self::Output, Abort>;
 }
@@ -171,7 +176,7 @@ impl Database {
         now: Millis,
         operation: &O,
     ) -> Result<(O::Output, Consequences)> {
-        let deadline = Instant::now() + Duration::from_millis(limits::TRANSACTION_MS);
+        let deadline = Instant::now() + operation.patience();
         let mut wait = Backoff::default();
         loop {
             let error = match self.attempt(name, now, operation, deadline).await {

@@ -352,8 +352,9 @@ impl Store for ClusterStore {
     }
 
     async fn heartbeat(&self, runs: &[Beat], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
-        let parts = runs.chunks(limits::TRANSACTION_TASKS).map(|runs| {
-            let runs = runs.to_vec();
+        // Each by itself: what prolongs many at once is in the way of the result of every one of them.
+        let parts = runs.iter().map(|beat| {
+            let runs = vec![beat.clone()];
             self.write("heartbeat", now, work::Heartbeat { runs, lease_ms })
         });
         let mut all = HeartbeatReply::default();

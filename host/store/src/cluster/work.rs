@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use formwork_tasks::{Command, Millis, Pool, RunLease, State};
 use futures::TryStreamExt as _;
 use mongodb::bson::{Document, doc};
+use std::time::Duration;
 
 /// Makes retries available whose time has come.
 pub(super) struct Promote {
@@ -107,6 +108,11 @@ pub(super) struct Heartbeat {
 #[async_trait]
 impl Operation for Heartbeat {
     type Output = HeartbeatReply;
+
+    /// The worker sends another one then; two would be in each other's way.
+    fn patience(&self) -> Duration {
+        Duration::from_millis((self.lease_ms / 2).min(limits::TRANSACTION_MS))
+    }
 
     async fn run(&self, unit: &mut Unit<'_>) -> Result<HeartbeatReply, Abort> {
         let ids: Vec<TaskId> = self.runs.iter().map(|beat| beat.task).collect();
