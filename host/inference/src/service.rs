@@ -67,9 +67,9 @@ impl Inference {
     /// and llama.cpp are touched by the first model that needs them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a malformed declaration or a [`Options::cpu_variant`] that cannot be; of models that are loaded at start [`Error::File`],
-    /// [`Error::Checksum`], [`Error::BadModelFile`] or [`Error::Library`] for what lies behind the declaration and
-    /// [`Error::Memory`] if they do not fit. Nothing keeps running after an error.
+    /// [`Error::InvalidArgument`] for a malformed declaration or a [`Options::cpu_variant`] that cannot be; of models that are
+    /// loaded at start [`Error::File`], [`Error::Checksum`], [`Error::BadModelFile`] or [`Error::Library`] for what lies behind
+    /// the declaration and [`Error::Memory`] if they do not fit. Nothing keeps running after an error.
     pub fn start(options: Options, models: Vec<ModelSpec>) -> Result<Self, Error> {
         for (index, spec) in models.iter().enumerate() {
             spec.validate()?;

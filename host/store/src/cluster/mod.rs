@@ -354,8 +354,8 @@ impl Store for ClusterStore {
     async fn heartbeat(&self, runs: &[Beat], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
         // Each by itself: what prolongs many at once is in the way of the result of every one of them.
         let parts = runs.iter().map(|beat| {
-            let runs = vec![beat.clone()];
-            self.write("heartbeat", now, work::Heartbeat { runs, lease_ms })
+            let beat = beat.clone();
+            self.write("heartbeat", now, work::Heartbeat { beat, lease_ms })
         });
         let mut all = HeartbeatReply::default();
         for part in futures::future::try_join_all(parts).await? {

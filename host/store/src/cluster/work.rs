@@ -99,9 +99,9 @@ async fn task_ids(database: &Database, filter: Document, order: Document, limit:
     rows.iter().map(|row| parse_key(&row.key)).collect()
 }
 
-/// Prolongs leases.
+/// Prolongs a lease.
 pub(super) struct Heartbeat {
-    pub(super) runs: Vec<Beat>,
+    pub(super) beat: Beat,
     pub(super) lease_ms: u64,
 }
 
@@ -115,26 +115,25 @@ impl Operation for Heartbeat {
     }
 
     async fn run(&self, unit: &mut Unit<'_>) -> Result<HeartbeatReply, Abort> {
-        let ids: Vec<TaskId> = self.runs.iter().map(|beat| beat.task).collect();
-        let mut tasks = unit.load_many(&ids).await?;
+        let (id, lease) = (self.beat.task, self.beat.run_lease);
         let until = unit.now.plus(self.lease_ms);
         let mut reply = HeartbeatReply::default();
-        for beat in &self.runs {
-            let (id, lease) = (beat.task, beat.run_lease);
-            let Some(task) = tasks.iter_mut().find(|task| task.id == id) else {
-                reply.lost.push(id);
-                continue;
-            };
-            if unit.apply(task, Command::Heartbeat { lease, until }, None).is_err() {
-                reply.lost.push(id);
-                continue;
-            }
-            if task.lifecycle.cancel_requested {
-                reply.cancel.push(id);
-            }
-            if let Some(new) = &beat.progress {
-                unit.record_progress(task, new);
-            }
+        let Some(mut task) = unit.load(id).await? else {
+            reply.lost.push(id);
+            return Ok(reply);
+        };
+        if unit
+            .apply(&mut task, Command::Heartbeat { lease, until }, None)
+            .is_err()
+        {
+            reply.lost.push(id);
+            return Ok(reply);
+        }
+        if task.lifecycle.cancel_requested {
+            reply.cancel.push(id);
+        }
+        if let Some(new) = &self.beat.progress {
+            unit.record_progress(&task, new);
         }
         Ok(reply)
     }

@@ -21,7 +21,7 @@ use super::figures::{Bar, Figure, Figures, Ratio, Report, round};
 use super::floor::BareFloor;
 use super::http::HttpRows;
 use super::queue::Queue;
-use super::work::{Work, call_context, scratch};
+use super::work::{Work, call_context, scratch_and_runtime};
 use crate::cli::Global;
 use crate::cli::exit::Failure;
 use crate::cli::output::{print, print_json};
@@ -137,12 +137,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
-    let scratch = scratch(&options.shared)?;
-    crate::logging::start_for_tools(&scratch.config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(scratch.config.http.threads)
-        .enable_all()
-        .build()?;
+    let (scratch, runtime) = scratch_and_runtime(&options.shared)?;
     let config = scratch.config.clone();
     let server = runtime.block_on(Server::start(config))?;
     let measured = measure(&runtime, &server, &scratch.work, options);

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::figures::{Figures, cpus};
-use super::work::{FORM_ID, Work, scratch};
+use super::work::{FORM_ID, Work, scratch_and_runtime};
 use super::{Shared, http};
 use crate::cli::Global;
 use crate::cli::exit::Failure;
@@ -70,12 +70,7 @@ struct Measured {
 }
 
 pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
-    let scratch = scratch(&options.shared)?;
-    crate::logging::start_for_tools(&scratch.config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(scratch.config.http.threads)
-        .enable_all()
-        .build()?;
+    let (scratch, runtime) = scratch_and_runtime(&options.shared)?;
     let config = scratch.config.clone();
     let measured = runtime.block_on(async {
         let server = Server::start(config).await?;

@@ -7,6 +7,7 @@ use anyhow::Context;
 use formwork_engine::{CallContext, FormInput, Setup, SubmissionInput, manifest_name};
 use formwork_pipeline::{FormDefinition, Pipeline, PluginReference};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 use super::Shared;
 use crate::cli::exit::Failure;
@@ -122,6 +123,17 @@ pub(crate) struct Scratch {
     pub(crate) config: Config,
     // Removed when this is dropped.
     _folder: TempDir,
+}
+
+/// What most benches begin with: see [`scratch`]; logging, and a runtime like the server's.
+pub(crate) fn scratch_and_runtime(options: &Shared) -> Result<(Scratch, Runtime), Failure> {
+    let scratch = scratch(options)?;
+    crate::logging::start_for_tools(&scratch.config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(scratch.config.http.threads)
+        .enable_all()
+        .build()?;
+    Ok((scratch, runtime))
 }
 
 /// The operator's configuration, but with a store and a port of its own, nothing logged per request, no models, and of

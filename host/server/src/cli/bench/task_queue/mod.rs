@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use super::figures::{cpus, median};
-use super::work::scratch;
+use super::work::scratch_and_runtime;
 use crate::cli::Global;
 use crate::cli::exit::Failure;
 use crate::cli::output::{Table, print, print_json};
@@ -71,16 +71,11 @@ struct Round {
 }
 
 pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
-    let scratch = scratch(&Shared {
+    let (scratch, runtime) = scratch_and_runtime(&Shared {
         config: options.config.clone(),
         form: None,
         submission: None,
     })?;
-    crate::logging::start_for_tools(&scratch.config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(scratch.config.http.threads)
-        .enable_all()
-        .build()?;
     let rows = if options.rows.is_empty() {
         Row::ALL.to_vec()
     } else {

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::super::Shared;
 use super::super::figures::{Bar, cpus, median};
 use super::super::publish::Memory;
-use super::super::work::scratch;
+use super::super::work::scratch_and_runtime;
 use super::phases;
 use super::subject::{Durability, Row, Subject};
 use crate::cli::Global;
@@ -95,16 +95,11 @@ pub(crate) fn run(options: &Options, global: &Global) -> Result<(), Failure> {
             WARM_UP_WINDOWS + 3
         )));
     }
-    let scratch = scratch(&Shared {
+    let (scratch, runtime) = scratch_and_runtime(&Shared {
         config: options.config.clone(),
         form: None,
         submission: None,
     })?;
-    crate::logging::start_for_tools(&scratch.config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(scratch.config.http.threads)
-        .enable_all()
-        .build()?;
     let outcome = runtime.block_on(async {
         let machinery = Machinery::start(&scratch.config).await?;
         let capacity = {
