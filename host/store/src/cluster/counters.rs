@@ -2,7 +2,10 @@
 //!
 //! A counter that all increment makes all transactions conflict; counting tasks takes time with their number.
 //! So the sum is spread over slots, documents that only one transaction at a time increments: a node leases
-//! a slot of its own for each transaction in flight. Slots of nodes that are gone are folded into one.
+//! a slot for each transaction in flight. Slots of nodes that are gone are folded into one.
+//!
+//! A transaction leases its slot before it reads anything: one that was given back after the transaction's snapshot
+//! was taken would conflict with it, although nobody else uses it any more.
 
 use super::database::{Abort, Database, Operation};
 use super::unit::Unit;
@@ -14,14 +17,28 @@ use mongodb::{
     ClientSession,
     bson::{Document, doc},
 };
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
 use ulid::Ulid;
 
 /// The slots of this node that no transaction uses now.
 pub(super) struct Slots {
     node: String,
-    free: Mutex<(Vec<u32>, u32)>,
+    free: Mutex<Free>,
 }
+
+/// The one that was given back first is leased first, and there is always a choice: a transaction whose abort was lost
+/// keeps its slot locked for a while, and whoever met it there must not come to the same one again.
+#[derive(Default)]
+struct Free {
+    numbers: VecDeque<u32>,
+    made: u32,
+}
+
+/// How many slots a node has at least.
+const SLOTS_LEAST: u32 = 4;
 
 impl Default for Slots {
     fn default() -> Self {
@@ -41,9 +58,14 @@ pub(super) struct Slot<'a> {
 impl Slots {
     pub(super) fn lease(&self) -> Slot<'_> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = free.0.pop().unwrap_or_else(|| {
-            free.1 += 1;
-            free.1
+        let known = if free.made < SLOTS_LEAST {
+            None
+        } else {
+            free.numbers.pop_front()
+        };
+        let number = known.unwrap_or_else(|| {
+            free.made += 1;
+            free.made
         });
         Slot { slots: self, number }
     }
@@ -52,7 +74,7 @@ impl Slots {
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
         let mut free = self.slots.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.0.push(self.number);
+        free.numbers.push_back(self.number);
     }
 }
 

@@ -9,8 +9,8 @@ use super::{
     counters::{self, Slot},
     database::{Abort, Database, duplicate_index},
     documents::{
-        EventDocument, ExportDocument, ProgressDocument, RunDocument, SubmissionDocument, TaskDocument, keys_of,
-        signed, task_key,
+        EventDocument, ExportDocument, ProgressDocument, RunDocument, SubmissionDocument, TaskDocument, signed,
+        steps_of, task_key,
     },
 };
 use crate::{
@@ -50,7 +50,7 @@ pub(super) struct Unit<'a> {
     chunks: Vec<ExportDocument>,
     effects: Effects,
     moved: BTreeSet<TaskId>,
-    slot: Option<Slot<'a>>,
+    slot: Slot<'a>,
 }
 
 /// What a task's document must still hold when it is overwritten.
@@ -66,6 +66,7 @@ struct Settling {
 }
 
 impl<'a> Unit<'a> {
+    /// Before the transaction's first statement: the slot must be its own when its snapshot is taken.
     pub(super) fn new(database: &'a Database, session: ClientSession, now: Millis) -> Self {
         Self {
             database,
@@ -81,7 +82,7 @@ impl<'a> Unit<'a> {
             chunks: Vec::new(),
             effects: Effects::default(),
             moved: BTreeSet::new(),
-            slot: None,
+            slot: database.slots.lease(),
         }
     }
 
@@ -220,7 +221,7 @@ impl<'a> Unit<'a> {
         if self.submissions.insert(id, settling).is_some() {
             return Err(Error::DuplicateSubmission(id).into());
         }
-        self.advance(id, Vec::new()).await
+        self.advance(id, true).await
     }
 
     /// Draws the consequences of a changed task: makes the steps that may run now, stops those that never
@@ -243,16 +244,10 @@ impl<'a> Unit<'a> {
                 },
             );
         }
-        let mut tasks = self.load_where(keys_of(&id.to_string())).await?;
-        for task in &mut tasks {
-            if let Some(changed) = self.changed.get(&task.id) {
-                *task = changed.clone();
-            }
-        }
-        self.advance(id, tasks).await
+        self.advance(id, false).await
     }
 
-    async fn advance(&mut self, id: SubmissionId, tasks: Vec<TaskRecord>) -> Result<(), Abort> {
+    async fn advance(&mut self, id: SubmissionId, is_new: bool) -> Result<(), Abort> {
         let Some(settling) = self.submissions.get(&id) else {
             return Ok(());
         };
@@ -260,6 +255,15 @@ impl<'a> Unit<'a> {
         let (form, version) = (submission.form.clone(), submission.form_version()?);
         let (status, priority) = (submission.status, submission.priority()?);
         let plan = self.database.plan(&form, version).await?;
+        let mut tasks = Vec::new();
+        if !is_new {
+            tasks = self.load_where(steps_of(id, plan.steps().len())).await?;
+        }
+        for task in &mut tasks {
+            if let Some(changed) = self.changed.get(&task.id) {
+                *task = changed.clone();
+            }
+        }
         let mut progress = vec![None; plan.steps().len()];
         for task in &tasks {
             if let Some(place) = progress.get_mut(usize::from(task.id.step)) {
@@ -314,9 +318,7 @@ impl<'a> Unit<'a> {
         let chunks = std::mem::take(&mut self.chunks);
         self.insert(&database.exports, &chunks).await?;
         self.write_settled().await?;
-        let slot = database.slots.lease();
-        counters::add(database, &mut self.session, &slot, &self.effects, self.now).await?;
-        self.slot = Some(slot);
+        counters::add(database, &mut self.session, &self.slot, &self.effects, self.now).await?;
         Ok(())
     }
 
@@ -453,7 +455,7 @@ impl<'a> Unit<'a> {
     }
 
     /// The session, to commit; the counters' slot, to keep until then; and what follows from the commit.
-    pub(super) fn into_parts(self) -> (ClientSession, Option<Slot<'a>>, Consequences) {
+    pub(super) fn into_parts(self) -> (ClientSession, Slot<'a>, Consequences) {
         let moved = self.moved;
         let changed = self.changed.into_values().filter(|task| moved.contains(&task.id));
         let consequences = Consequences {

@@ -6,7 +6,8 @@
 use super::{
     database::{Database, failed},
     documents::{
-        DataDocument, EventDocument, RunDocument, SubmissionDocument, TaskDocument, keys_of, parse_key, task_key,
+        DataDocument, EventDocument, RunDocument, SubmissionDocument, TaskDocument, keys_of, lines_of, parse_key,
+        steps_of, task_key,
     },
     work::missing,
 };
@@ -51,9 +52,17 @@ pub(super) async fn submission(database: &Database, id: SubmissionId) -> Result<
         return Ok(None);
     };
     let data = database.data.find_one(key()).await.map_err(failed("read submission"))?;
-    let order = || doc! { "_id": 1 };
-    let tasks = all("read submission", &database.tasks, keys_of(&text), order(), EVERYTHING).await?;
-    let runs = all("read submission", &database.runs, keys_of(&text), order(), EVERYTHING).await?;
+    let plan = database.plan(&document.form, document.form_version()?).await?;
+    let (steps, order) = (steps_of(id, plan.steps().len()), doc! { "_id": 1 });
+    let tasks = all(
+        "read submission",
+        &database.tasks,
+        steps.clone(),
+        order.clone(),
+        EVERYTHING,
+    )
+    .await?;
+    let runs = all("read submission", &database.runs, steps, order, EVERYTHING).await?;
     let mut runs: HashMap<String, RunDocument> = runs.into_iter().map(|run| (run.task.clone(), run)).collect();
     let view = |task: TaskDocument| {
         let run = runs.remove(&task.key);
@@ -175,11 +184,14 @@ fn conditions(filter: &TaskFilter) -> Vec<Document> {
 
 /// Everything that happened to a task.
 pub(super) async fn history(database: &Database, id: TaskId) -> Result<Vec<TaskEvent>> {
-    let keys = keys_of(&task_key(id));
+    let task = database.tasks.find_one(doc! { "_id": task_key(id) }).await;
+    let Some(task) = task.map_err(failed("read task history"))? else {
+        return Ok(Vec::new());
+    };
     let lines = all(
         "read task history",
         &database.events,
-        keys,
+        lines_of(id, task.into_record()?.events),
         doc! { "_id": 1 },
         EVERYTHING,
     )

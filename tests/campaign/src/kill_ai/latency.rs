@@ -142,11 +142,10 @@ impl Probes {
     /// The id of the submission, where one was made.
     async fn ask(&self, route: usize, number: u64) -> anyhow::Result<Option<String>> {
         let url = format!("{}/v1/forms/{PLAIN}/{}", self.api, ROUTES[route]);
-        let mut request = self.client.post(url);
-        if ROUTES[route] == "submissions" {
-            request = request.header("idempotency-key", format!("probe-{number}"));
-        }
-        let response = request
+        // Nothing is repeated, so no idempotency key.
+        let response = self
+            .client
+            .post(url)
             .json(&json!({ "message": format!("probe {number}") }))
             .send()
             .await?;

@@ -32,8 +32,9 @@ pub use nodes::Servers;
 /// process before it, on a busy machine.
 const GENERATION_PATIENCE: Duration = Duration::from_secs(120);
 
-/// How often the AI process is asked what it is doing.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How often the AI process is asked what it is doing. Each time it asks the store for the queues' figures: more often, and the
+/// asking were most of what the test's MongoDB does.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How much there is of everything.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use super::nodes::DRAFTS;
 use crate::api;
 
 /// How often a writer looks whether its draft is there.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Writers at work.
 pub(super) struct Writers {
