@@ -3,11 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says why it failed")]
 
+#[allow(dead_code, reason = "other tests keep one")]
+mod ledger;
+
 use formwork_store::{
-    Claimed, NewForm, NewSubmission, PluginRef, Provenance, Record, Store, SubmissionId, TaskResult,
+    Claimed, NewForm, NewSubmission, Record, Store, SubmissionId,
     cluster::{ClusterStore, Options, Uri},
-    tasks::{Millis, Pool, Step, Verdict},
+    tasks::{Millis, Pool, Step},
 };
+use ledger::result;
 use std::sync::Arc;
 
 /// Clients at once, and what each does.
@@ -29,23 +33,6 @@ fn submission() -> NewSubmission {
         correlation_id: String::new(),
         idempotency: None,
         priority: None,
-    }
-}
-
-fn result() -> TaskResult {
-    TaskResult {
-        output: "{}".into(),
-        verdict: Verdict::Accepted,
-        provenance: Provenance {
-            plugin: PluginRef {
-                name: "test".into(),
-                version: "1.0.0".into(),
-                digest: "sha256:00".into(),
-            },
-            models: vec![],
-        },
-        cpu_ms: 0.0,
-        export: None,
     }
 }
 
@@ -89,7 +76,7 @@ async fn independent_transactions_are_not_repeated() {
                     .await
                     .expect("claims");
                 let task = claimed.first().expect("there is one for each client");
-                let done = store.complete(task.id, task.run_lease, result(), CALLER).await;
+                let done = store.complete(task.id, task.run_lease, result(task), CALLER).await;
                 assert_eq!(done.expect("is recorded"), Record::Recorded);
                 store.submit(submission(), CALLER).await.expect("is recorded");
             }

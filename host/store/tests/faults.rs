@@ -16,13 +16,12 @@ mod ledger;
 
 use faulty::{Caller, Fault, FaultyStore};
 use formwork_store::{
-    Beat, Claimed, Error, ExportChunk, Failure, Idempotency, NewForm, NewSubmission, PluginRef, Provenance, Record,
-    Store, SubmissionId, Submit, TaskResult,
+    Beat, Claimed, Error, Failure, Idempotency, NewForm, NewSubmission, Record, Store, SubmissionId, Submit,
     cluster::{self, ClusterStore},
     sqlite::{self, SqliteStore},
-    tasks::{Disposition, Millis, Step, Verdict},
+    tasks::{Disposition, Millis, Step},
 };
-use ledger::{FORM, Ledger, POOLS, STEPS};
+use ledger::{FORM, Ledger, POOLS, STEPS, result};
 use std::sync::atomic::{AtomicU64, Ordering};
 use ulid::Ulid;
 
@@ -162,25 +161,6 @@ impl<S: Store> Drive<'_, S> {
             let _ = self.store.reap(self.now, MAX_CRASHES).await;
         }
         self.ledger.check(self.store.inner()).await;
-    }
-}
-
-fn result(task: &Claimed) -> TaskResult {
-    TaskResult {
-        output: "{}".into(),
-        verdict: Verdict::Accepted,
-        provenance: Provenance {
-            plugin: PluginRef {
-                name: "test".into(),
-                version: "1.0.0".into(),
-                digest: "sha256:00".into(),
-            },
-            models: vec![],
-        },
-        cpu_ms: 0.0,
-        export: Some(ExportChunk {
-            bytes: task.id.to_string().into_bytes(),
-        }),
     }
 }
 

@@ -24,11 +24,16 @@ pub(super) fn parse_key(key: &str) -> Result<TaskId> {
     id.ok_or_else(|| Error::backend("read task key", format!("not a task key: {key:?}")))
 }
 
-/// The filter for the tasks of a submission whose form has so many steps, or for their runs. Keys that are known are
-/// named, not walked through: that is fast in every server's `_id` index.
-pub(super) fn steps_of(submission: SubmissionId, steps: usize) -> Document {
+/// The keys of all tasks that a submission of so many steps may have.
+pub(super) fn step_keys(submission: SubmissionId, steps: usize) -> impl Iterator<Item = String> {
     let steps = 0..u16::try_from(steps).unwrap_or(u16::MAX);
-    let keys: Vec<String> = steps.map(|step| task_key(TaskId::new(submission, step))).collect();
+    steps.map(move |step| task_key(TaskId::new(submission, step)))
+}
+
+/// The filter for those tasks, or for their runs. Keys that are known are named, not walked through: that is fast in every
+/// server's `_id` index.
+pub(super) fn steps_of(submission: SubmissionId, steps: usize) -> Document {
+    let keys: Vec<String> = step_keys(submission, steps).collect();
     doc! { "_id": { "$in": keys } }
 }
 

@@ -221,7 +221,7 @@ impl<'a> Unit<'a> {
         if self.submissions.insert(id, settling).is_some() {
             return Err(Error::DuplicateSubmission(id).into());
         }
-        self.advance(id, true).await
+        self.advance(id).await
     }
 
     /// Draws the consequences of a changed task: makes the steps that may run now, stops those that never
@@ -244,14 +244,14 @@ impl<'a> Unit<'a> {
                 },
             );
         }
-        self.advance(id, false).await
+        self.advance(id).await
     }
 
-    async fn advance(&mut self, id: SubmissionId, is_new: bool) -> Result<(), Abort> {
+    async fn advance(&mut self, id: SubmissionId) -> Result<(), Abort> {
         let Some(settling) = self.submissions.get(&id) else {
             return Ok(());
         };
-        let submission = &settling.document;
+        let (submission, is_new) = (&settling.document, settling.read_revision.is_none());
         let (form, version) = (submission.form.clone(), submission.form_version()?);
         let (status, priority) = (submission.status, submission.priority()?);
         let plan = self.database.plan(&form, version).await?;

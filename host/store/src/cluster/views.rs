@@ -7,7 +7,7 @@ use super::{
     database::{Database, failed},
     documents::{
         DataDocument, EventDocument, RunDocument, SubmissionDocument, TaskDocument, keys_of, lines_of, parse_key,
-        steps_of, task_key,
+        step_keys, steps_of, task_key,
     },
     work::missing,
 };
@@ -247,10 +247,10 @@ async fn outputs(database: &Database, taken: &[TaskRecord]) -> Result<HashMap<Ta
         tasks.push(task.id);
         if tasks.len() == 1 {
             let steps = database.plan(&task.form, task.form_version).await?.steps().len();
-            let steps = u16::try_from(steps).unwrap_or(u16::MAX);
             // A form of one step has nothing before it.
-            let others = (0..steps).filter(|_| steps > 1);
-            wanted.extend(others.map(|step| task_key(TaskId::new(task.id.submission, step))));
+            if steps > 1 {
+                wanted.extend(step_keys(task.id.submission, steps));
+            }
         }
     }
     if wanted.is_empty() {

@@ -1,10 +1,9 @@
 //! Nodes that work, and clients that submit, while a test harms the servers.
 
 use formwork_store::{
-    Beat, ExportChunk, Idempotency, NewForm, NewSubmission, PluginRef, Provenance, Store, StoreEvent, SubmissionId,
-    TaskResult,
+    Beat, Idempotency, NewForm, NewSubmission, Store, StoreEvent, SubmissionId,
     cluster::{ClusterStore, Options, Uri},
-    tasks::{Millis, Step, Verdict},
+    tasks::{Millis, Step},
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use ulid::Ulid;
 
-use crate::ledger::{FORM, Ledger, POOLS, STEPS};
+use crate::ledger::{FORM, Ledger, POOLS, STEPS, result};
 
 /// A lease that ends soon, so that what a lost claim held is soon another's.
 const LEASE_MS: u64 = 3_000;
@@ -188,22 +187,7 @@ pub(crate) async fn submit(store: &dyn Store, ledger: &Ledger) {
 }
 
 async fn complete(store: &dyn Store, ledger: &Ledger, task: &formwork_store::Claimed) {
-    let result = TaskResult {
-        output: "{}".into(),
-        verdict: Verdict::Accepted,
-        provenance: Provenance {
-            plugin: PluginRef {
-                name: "test".into(),
-                version: "1.0.0".into(),
-                digest: "sha256:00".into(),
-            },
-            models: vec![],
-        },
-        cpu_ms: 0.0,
-        export: Some(ExportChunk {
-            bytes: task.id.to_string().into_bytes(),
-        }),
-    };
+    let result = result(task);
     let (id, lease) = (task.id, task.run_lease);
     loop {
         match store.complete(id, lease, result.clone(), CALLER).await {

@@ -1,8 +1,8 @@
 //! What clients were told and what workers did, written down outside of the store, and compared with it at the end.
 
 use formwork_store::{
-    Claimed, Page, Record, Store, SubmissionId, TaskFilter, TaskId,
-    tasks::{Millis, Pool, RunLease, State, SubmissionStatus},
+    Claimed, ExportChunk, Page, PluginRef, Provenance, Record, Store, SubmissionId, TaskFilter, TaskId, TaskResult,
+    tasks::{Millis, Pool, RunLease, State, SubmissionStatus, Verdict},
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -154,5 +154,25 @@ async fn exported(store: &dyn Store, step: &str) -> Vec<SubmissionId> {
         let Some(last) = chunks.last() else { return all };
         after = last.sequence;
         all.extend(chunks.iter().map(|chunk| chunk.submission));
+    }
+}
+
+/// What a worker records: one exported line, with the task's id.
+pub(crate) fn result(task: &Claimed) -> TaskResult {
+    TaskResult {
+        output: "{}".into(),
+        verdict: Verdict::Accepted,
+        provenance: Provenance {
+            plugin: PluginRef {
+                name: "test".into(),
+                version: "1.0.0".into(),
+                digest: "sha256:00".into(),
+            },
+            models: vec![],
+        },
+        cpu_ms: 0.0,
+        export: Some(ExportChunk {
+            bytes: task.id.to_string().into_bytes(),
+        }),
     }
 }
