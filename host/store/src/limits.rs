@@ -133,6 +133,17 @@ pub const TRANSACTION_TASKS: usize = 16;
 /// election (12 s at most by default), shorter than a lease (30 s).
 pub const TRANSACTION_MS: u64 = 20_000;
 
+/// How long, in milliseconds, taking tasks back is tried again: the reaper comes again anyway, and a task that a killed
+/// node has locked must not keep it from the others.
+pub const REAP_MS: u64 = 500;
+
+/// How long, in milliseconds, a node says nothing before its transactions are ended. It speaks every second
+/// ([`UPKEEP_MS`]); shorter than a lease, so that its tasks can be taken back when theirs end.
+pub const NODE_SILENT_MS: i64 = 5_000;
+
+/// Sessions of MongoDB that a node remembers having used: as many as it has transactions at a time, at most.
+pub const NODE_SESSIONS: usize = CLUSTER_OPERATIONS as usize;
+
 /// The first wait, in milliseconds, before a transaction is run again; doubles, with full jitter.
 pub const RETRY_BASE_MS: u64 = 4;
 

@@ -11,6 +11,7 @@ use super::{
     options::{Durability, Options},
     plans::Plans,
     plugins::{PartDocument, PluginDocument},
+    presence::Presence,
     unit::{Consequences, Unit},
 };
 use crate::{Error, Result, limits, metrics};
@@ -45,8 +46,10 @@ pub(super) struct Database {
     pub(super) plugins: Collection<PluginDocument>,
     pub(super) plugin_parts: Collection<PartDocument>,
     pub(super) meta: Collection<Document>,
+    pub(super) nodes: Collection<Document>,
     pub(super) plans: Plans,
     pub(super) slots: Slots,
+    pub(super) presence: Presence,
     write_concern: WriteConcern,
 }
 
@@ -144,8 +147,10 @@ impl Database {
             plugins: raw.collection("plugins"),
             plugin_parts: raw.collection("plugin_parts"),
             meta: raw.collection("meta"),
+            nodes: raw.collection("nodes"),
             plans: Plans::default(),
             slots: Slots::default(),
+            presence: Presence::default(),
             write_concern,
             client,
             raw,
@@ -206,6 +211,7 @@ impl Database {
         deadline: Instant,
     ) -> Result<(O::Output, Consequences), Abort> {
         let mut session = self.client.start_session().await?;
+        self.presence.announce(self, &session, now).await?;
         session
             .start_transaction()
             .read_concern(ReadConcern::snapshot())
@@ -296,7 +302,9 @@ pub(super) fn duplicate_index(error: &MongoError) -> Option<usize> {
 /// Turns an error of the driver into the store's, at the named operation.
 pub(super) fn failed(operation: &'static str) -> impl Fn(MongoError) -> Error {
     /// What a server says that is not, or not for long, the primary, or that shuts down.
-    const PASSING: &[i32] = &[6, 7, 89, 91, 189, 262, 9_001, 10_107, 11_600, 11_602, 13_435, 13_436];
+    const PASSING: &[i32] = &[
+        6, 7, 89, 91, 189, 262, 9_001, 10_107, 11_600, 11_601, 11_602, 13_435, 13_436,
+    ];
     move |error| {
         let passing = match &*error.kind {
             ErrorKind::Io(_) | ErrorKind::ServerSelection { .. } | ErrorKind::ConnectionPoolCleared { .. } => true,

@@ -23,6 +23,7 @@ mod operate;
 mod options;
 mod plans;
 mod plugins;
+mod presence;
 mod retention;
 mod schema;
 mod submissions;
@@ -48,6 +49,7 @@ use events::Events;
 use formwork_tasks::{Disposition, Millis, Pool, RunLease};
 use index::{Index, Taken, Word};
 use rand::seq::SliceRandom;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::{
     runtime::Handle,
@@ -104,6 +106,7 @@ impl ClusterStore {
         }
         let mut upkeep = JoinSet::new();
         upkeep.spawn(upkeep::run(Arc::clone(&inner)));
+        upkeep.spawn(upkeep::stay_present(Arc::clone(&inner)));
         upkeep.spawn(events::send(Arc::clone(&index), unsent));
         upkeep.spawn(events::listen(index, Arc::clone(&inner.events)));
         tracing::info!(
@@ -391,20 +394,27 @@ impl Store for ClusterStore {
             let mut ids = work::ended(&inner.database, now).await?;
             // All nodes find the same ones at the same time.
             ids.shuffle(&mut rand::rng());
+            let mut parts: VecDeque<Vec<TaskId>> = ids.chunks(limits::TRANSACTION_TASKS).map(<[_]>::to_vec).collect();
             let mut all = Vec::with_capacity(ids.len());
-            for part in ids.chunks(limits::TRANSACTION_TASKS) {
-                let ids = part.to_vec();
-                match inner.transact("reap", now, &work::Reap { ids, max_crashes }).await {
+            let mut failed = None;
+            while let Some(ids) = parts.pop_front() {
+                let operation = work::Reap { ids, max_crashes };
+                match inner.transact("reap", now, &operation).await {
                     Ok(reaped) => all.extend(reaped),
-                    Err(error) if all.is_empty() => return Err(error),
-                    // What was settled is told; the rest is found again.
-                    Err(error) => {
-                        tracing::warn!(%error, "not all ended leases could be settled");
-                        break;
-                    }
+                    // One that is locked must not hold up the others.
+                    Err(_) if operation.ids.len() > 1 => parts.extend(operation.ids.into_iter().map(|id| vec![id])),
+                    Err(error) => failed = Some(error),
                 }
             }
-            Ok(all)
+            match failed {
+                Some(error) if all.is_empty() => Err(error),
+                // What was settled is told; the rest is found again.
+                Some(error) => {
+                    tracing::warn!(%error, "not all ended leases could be settled");
+                    Ok(all)
+                }
+                None => Ok(all),
+            }
         })
         .await
     }

@@ -17,7 +17,7 @@ use ulid::Ulid;
 const NEWEST: i64 = 1;
 
 /// Every collection; those of one transaction must exist before it.
-const COLLECTIONS: [&str; 15] = [
+const COLLECTIONS: [&str; 16] = [
     "forms",
     "form_heads",
     "submissions",
@@ -33,6 +33,7 @@ const COLLECTIONS: [&str; 15] = [
     "plugins",
     "plugin_parts",
     "meta",
+    "nodes",
 ];
 
 struct Index {

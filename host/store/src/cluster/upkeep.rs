@@ -78,6 +78,25 @@ pub(super) async fn run(inner: Arc<Inner>) {
     }
 }
 
+/// Says that this node lives, and ends the transactions of those that do not; for ever. Apart from the rest of the upkeep,
+/// which may take long: a node must not seem gone because another one's index is being rebuilt.
+pub(super) async fn stay_present(inner: Arc<Inner>) {
+    loop {
+        tokio::time::sleep(pause()).await;
+        let Some(now) = inner.clock.own() else { return };
+        let database = &inner.database;
+        if let Err(error) = database.presence.tell(database, now).await {
+            tracing::debug!(%error, "the other nodes were not told that this one lives");
+            continue;
+        }
+        match database.presence.end_silent(database, now).await {
+            Ok(0) => {}
+            Ok(nodes) => tracing::info!(nodes, "transactions of silent nodes ended"),
+            Err(error) => tracing::warn!(%error, "transactions of silent nodes were not ended"),
+        }
+    }
+}
+
 /// Not in step with the other nodes.
 fn pause() -> Duration {
     Duration::from_millis(limits::UPKEEP_MS / 2 + rand::random_range(0..=limits::UPKEEP_MS))

@@ -245,6 +245,11 @@ pub(super) struct Reap {
 impl Operation for Reap {
     type Output = Vec<Reaped>;
 
+    /// The reaper comes again; what is locked is locked for longer than it should wait.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(limits::REAP_MS)
+    }
+
     async fn run(&self, unit: &mut Unit<'_>) -> Result<Vec<Reaped>, Abort> {
         let mut reaped = Vec::with_capacity(self.ids.len());
         for mut task in unit.load_many(&self.ids).await? {

@@ -2,8 +2,11 @@
 
 use formwork_store::{Error, Store as _, cluster::ClusterStore};
 use formwork_test_servers::{Server, shared};
+use mongodb::bson::{Document, doc};
+use std::time::Duration;
 
-use crate::world::World;
+use crate::ledger::POOLS;
+use crate::world::{CALLER, World, submit, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mongodb_that_is_killed_in_the_middle_of_work_loses_nothing() {
@@ -48,4 +51,52 @@ async fn a_standalone_mongodb_is_refused() {
     for part in ["standalone", "replica set", "rs.initiate()"] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_within_a_transaction_does_not_keep_its_task_locked() {
+    let world = World::new(&shared().mongodb, &shared().redis);
+    let store = world.node().await;
+    world.publish(&*store).await;
+    submit(&*store, &world.ledger).await;
+    let tasks = store.claim(POOLS[0], "gone", 1, 1, CALLER).await.expect("claims");
+    assert_eq!(tasks.len(), 1);
+
+    let options = world.options();
+    let client = mongodb::Client::with_uri_str(&shared().mongodb)
+        .await
+        .expect("connects");
+    let database = client.database(&options.database);
+    let nodes = database.collection::<Document>("nodes");
+    let living = nodes
+        .find_one(doc! {})
+        .await
+        .expect("reads")
+        .expect("the node made itself known");
+    let sessions = living.get_array("sessions").expect("has sessions");
+    assert!(!sessions.is_empty(), "{living}");
+
+    // What such a node leaves behind: a transaction that nobody ends, and the word of its session.
+    let mut session = client.start_session().await.expect("a session");
+    session.start_transaction().await.expect("a transaction");
+    let lock = database.collection::<Document>("tasks");
+    let lock = lock.update_one(doc! { "state": "running" }, doc! { "$set": { "worker": "gone, too" } });
+    let locked = lock.session(&mut session).await.expect("locks the task");
+    assert_eq!(locked.matched_count, 1);
+    let gone = doc! { "_id": "gone", "sessions": [session.id().get("id")], "at": 0_i64 };
+    nodes.insert_one(gone).await.expect("says that it lived");
+
+    // MongoDB itself would end the transaction after a minute.
+    let taken_back = until("the task is taken back", async || {
+        store.reap(CALLER, 9).await.is_ok_and(|reaped| reaped.len() == 1)
+    });
+    tokio::time::timeout(Duration::from_secs(30), taken_back)
+        .await
+        .expect("long before MongoDB's own limit");
+    session
+        .commit_transaction()
+        .await
+        .expect_err("the transaction was ended");
+    let left = nodes.find_one(doc! { "_id": "gone" }).await.expect("reads");
+    assert_eq!(left, None, "a node that is gone is forgotten");
 }

@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The callers' clock. The store goes by its server's.
-const CALLER: Millis = Millis(0);
+pub(crate) const CALLER: Millis = Millis(0);
 
 /// Two servers, nodes, clients, and the ledger of what they saw.
 pub(crate) struct World {
