@@ -41,7 +41,7 @@ MODELS_REPORT ?= $(PEERS)/models.md
 MODELS_FLAGS ?=
 IMAGE_FLAGS ?=
 
-.PHONY: help rust setup guest-tools test-servers build plugins run demo lint test bench bench-peers bench-queues bench-models convert-encoder check-peers campaign campaign-cluster kill-ai fuzz broken-fence image clean
+.PHONY: help rust setup guest-tools test-servers build plugins run demo lint test bench bench-peers bench-queues bench-models convert-encoder check-peers campaign campaign-cluster kill-ai old-cpu fuzz broken-fence image clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -145,6 +145,13 @@ KILL_AI_FLAGS ?= --kills 100
 kill-ai: build test-servers ## kill the AI process a hundred times in mid-generation; compare the API's latencies
 	@mkdir -p "$(FORMWORK_CACHE)/campaign"
 	cd "$(FORMWORK_CACHE)/campaign" && "$(CARGO_TARGET_DIR)/release/formwork-kill-ai" --formwork "$(FORMWORK)" $(KILL_AI_FLAGS)
+
+# Not part of `make test`: it needs qemu-user.
+OLD_CPU := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu qemu64" cargo test --release --locked --workspace
+
+old-cpu: build ## let the generator write and the encoder embed on an emulated x86-64 CPU without vector units
+	$(OLD_CPU) --test cpu_variants -- --ignored --exact write
+	$(OLD_CPU) --test embeddings -- similar
 
 # Not part of `make test`: the first run fetches 134 MB.
 ENCODER ?=

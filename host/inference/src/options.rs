@@ -10,7 +10,7 @@ use crate::limits;
 use crate::llama::cpu_variant;
 use crate::llama::prefix_cache::PrefixBounds;
 use crate::memory;
-use crate::onnx::integer_weights;
+use crate::onnx::rewrite;
 
 /// Bounds of the inference service.
 #[derive(Debug, Clone, Deserialize)]
@@ -83,7 +83,7 @@ impl Default for Options {
 impl Options {
     /// Whether int8 weights are computed with as int8 on this machine.
     pub(crate) fn computes_integers(&self) -> bool {
-        self.integer_arithmetic && integer_weights::pays()
+        self.integer_arithmetic && rewrite::pays()
     }
 
     /// Bytes that models may take, and where that comes from.

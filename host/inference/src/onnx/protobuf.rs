@@ -101,6 +101,13 @@ impl Message {
         self
     }
 
+    /// A field of four bytes.
+    pub(crate) fn float(&mut self, field: u64, value: f32) -> &mut Self {
+        self.varint((field << 3) | 5);
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
     /// A string, bytes or a message within.
     pub(crate) fn bytes(&mut self, field: u64, value: &[u8]) -> &mut Self {
         self.varint((field << 3) | 2);

@@ -8,6 +8,7 @@ use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
+use super::operators;
 use crate::error::Error;
 
 static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
@@ -61,6 +62,8 @@ pub(crate) fn session(environment: &Environment, bytes: &[u8]) -> Result<Session
         .with_optimization_level(GraphOptimizationLevel::All)
         .map_err(text)?
         .with_disabled_optimizers(SLOWER_FUSIONS)
+        .map_err(text)?
+        .with_operators(operators::domain().map_err(|error| error.to_string())?)
         .map_err(text)?
         .with_log_level(LogLevel::Warning)
         .map_err(text)?

@@ -23,7 +23,7 @@ use super::batch::{self, Chosen, Lane};
 use super::embedding_cache::Embedded;
 use super::encoder::Encoder;
 use super::running::{Run, RunSlot};
-use super::{graph, integer_weights, onnx_header, runtime};
+use super::{graph, onnx_header, rewrite, runtime};
 use crate::call::CallContext;
 use crate::cpu_budget;
 use crate::error::Error;
@@ -133,7 +133,7 @@ fn build(settings: &mut Settings) -> Result<Session, Error> {
     let bytes = std::mem::take(&mut settings.bytes);
     // Only one copy of the weights is held while the library makes its own.
     let rewritten = match settings.integer_arithmetic {
-        true => integer_weights::rewrite(&bytes).map_err(bad)?,
+        true => rewrite::rewrite(&bytes).map_err(bad)?,
         false => None,
     };
     let bytes = rewritten.unwrap_or(bytes);

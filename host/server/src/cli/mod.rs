@@ -3,7 +3,6 @@
 mod bench;
 mod client;
 mod compile;
-mod cpu;
 mod demo;
 pub mod exit;
 mod form;
@@ -118,7 +117,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let global = &cli.global;
-    let result = cpu::check().and_then(|()| match cli.command {
+    let result = match cli.command {
         Command::Serve(options) => serve::run(&options, global),
         Command::Run(options) => run::run(&options, global),
         Command::Demo(options) => demo::run(&options, global),
@@ -132,7 +131,7 @@ pub fn main() -> ExitCode {
         Command::Plugin(command) => plugin::run(command, global),
         Command::Model(command) => model::run(command, global),
         Command::CompileComponent(options) => compile::run(&options),
-    });
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
