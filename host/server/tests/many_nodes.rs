@@ -306,8 +306,8 @@ async fn nodes_are_replaced_one_after_another_without_loss() {
     }
 }
 
-/// `SIGSTOP` for longer than a lease, then `SIGCONT`: the zombie is fenced. Takes a minute when it froze in the middle of
-/// a transaction: so long MongoDB keeps what it had written locked.
+/// `SIGSTOP` for longer than a lease, then `SIGCONT`: the zombie is fenced. Takes some seconds longer when it froze in the
+/// middle of a transaction: until the others end that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_freezes_in_the_middle_of_its_work_is_fenced_when_it_thaws() {
     let installation = Installation::new("frozen");
