@@ -147,7 +147,7 @@ kill-ai: build test-servers ## kill the AI process a hundred times in mid-genera
 	cd "$(FORMWORK_CACHE)/campaign" && "$(CARGO_TARGET_DIR)/release/formwork-kill-ai" --formwork "$(FORMWORK)" $(KILL_AI_FLAGS)
 
 # Not part of `make test`: it needs qemu-user.
-OLD_CPU := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu qemu64" cargo test --release --locked --workspace
+OLD_CPU := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu qemu64" cargo test $(CARGO_FLAGS)
 
 old-cpu: build ## let the generator write and the encoder embed on an emulated x86-64 CPU without vector units
 	$(OLD_CPU) --test cpu_variants -- --ignored --exact write

@@ -229,14 +229,9 @@ mod tests {
     use tokenizers::{Tokenizer, TruncationParams};
 
     use super::Window;
+    use crate::onnx::test_files;
 
     const MAX_TOKENS: usize = 16;
-
-    fn file() -> Vec<u8> {
-        let root = std::env::var("FORMWORK_CACHE")
-            .unwrap_or_else(|_| format!("{}/.cache/formwork", std::env::var("HOME").expect("HOME is set")));
-        std::fs::read(format!("{root}/models/all-MiniLM-L6-v2-tokenizer.json")).expect("make setup was run")
-    }
 
     fn tokens(tokenizer: &Tokenizer, text: &str) -> (Vec<u32>, bool) {
         let encoding = tokenizer.encode_fast(text, true).unwrap();
@@ -259,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_text_cut_before_the_tokenizer_has_the_tokens_of_the_whole() {
-        let file = file();
+        let file = test_files::model("all-MiniLM-L6-v2-tokenizer.json");
         let mut tokenizer = Tokenizer::from_bytes(&file).unwrap();
         tokenizer.with_padding(None);
         let truncation = TruncationParams {

@@ -11,3 +11,5 @@ pub(crate) mod rewrite;
 pub(crate) mod running;
 pub(crate) mod runtime;
 pub(crate) mod session_worker;
+#[cfg(test)]
+mod test_files;

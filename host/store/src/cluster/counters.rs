@@ -21,7 +21,6 @@ use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
 };
-use ulid::Ulid;
 
 /// The slots of this node that no transaction uses now.
 pub(super) struct Slots {
@@ -40,15 +39,6 @@ struct Free {
 /// How many slots a node has at least.
 const SLOTS_LEAST: u32 = 4;
 
-impl Default for Slots {
-    fn default() -> Self {
-        Self {
-            node: Ulid::generate().to_string(),
-            free: Mutex::default(),
-        }
-    }
-}
-
 /// A slot, for as long as a transaction may use it.
 pub(super) struct Slot<'a> {
     slots: &'a Slots,
@@ -56,6 +46,11 @@ pub(super) struct Slot<'a> {
 }
 
 impl Slots {
+    pub(super) fn of(node: String) -> Self {
+        let free = Mutex::default();
+        Self { node, free }
+    }
+
     pub(super) fn lease(&self) -> Slot<'_> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let known = if free.made < SLOTS_LEAST {

@@ -26,6 +26,7 @@ use mongodb::{
     options::{Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern},
 };
 use std::time::{Duration, Instant};
+use ulid::Ulid;
 
 /// The collections, with majority reads and the write concern of the store's class.
 pub(super) struct Database {
@@ -131,6 +132,8 @@ impl Database {
         client_options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         let client = Client::with_options(client_options).map_err(failed("connect to mongodb"))?;
         let raw = client.database(&options.database);
+        // This run of the program, in what it leaves for the other nodes.
+        let node = Ulid::generate().to_string();
         let database = Self {
             forms: raw.collection("forms"),
             heads: raw.collection("form_heads"),
@@ -149,8 +152,8 @@ impl Database {
             meta: raw.collection("meta"),
             nodes: raw.collection("nodes"),
             plans: Plans::default(),
-            slots: Slots::default(),
-            presence: Presence::default(),
+            slots: Slots::of(node.clone()),
+            presence: Presence::of(node),
             write_concern,
             client,
             raw,
@@ -301,7 +304,7 @@ pub(super) fn duplicate_index(error: &MongoError) -> Option<usize> {
 
 /// Turns an error of the driver into the store's, at the named operation.
 pub(super) fn failed(operation: &'static str) -> impl Fn(MongoError) -> Error {
-    /// What a server says that is not, or not for long, the primary, or that shuts down.
+    /// What a server says that is not, or not for long, the primary, that shuts down, or that ended the session.
     const PASSING: &[i32] = &[
         6, 7, 89, 91, 189, 262, 9_001, 10_107, 11_600, 11_601, 11_602, 13_435, 13_436,
     ];

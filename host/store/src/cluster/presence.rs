@@ -16,7 +16,6 @@ use mongodb::{
     bson::{Bson, Document, doc},
 };
 use std::sync::{Mutex, PoisonError};
-use ulid::Ulid;
 
 /// Who this node is, and the sessions it has used.
 pub(super) struct Presence {
@@ -24,16 +23,12 @@ pub(super) struct Presence {
     sessions: Mutex<Vec<Bson>>,
 }
 
-impl Default for Presence {
-    fn default() -> Self {
-        Self {
-            node: Ulid::generate().to_string(),
-            sessions: Mutex::default(),
-        }
-    }
-}
-
 impl Presence {
+    pub(super) fn of(node: String) -> Self {
+        let sessions = Mutex::default();
+        Self { node, sessions }
+    }
+
     /// Makes a session known before its first transaction; drivers use few of them, again and again.
     pub(super) async fn announce(
         &self,

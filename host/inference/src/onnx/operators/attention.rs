@@ -6,7 +6,7 @@ use ort::operator::{
 };
 use ort::value::TensorElementType;
 
-use super::{required, share, size, vector};
+use super::{FLOATS, input, output, shaped_like_the_first, share, size, vector};
 
 pub(in crate::onnx) const ATTEND: &str = "Attend";
 /// Attributes: numbers of a head; what products of queries and keys are multiplied with; 1: a token that may look at none
@@ -34,7 +34,7 @@ impl Operator for Attend {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        [const { OperatorInput::required(TensorElementType::Float32) }; 4]
+        [FLOATS; 4]
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -62,10 +62,7 @@ impl Operator for Attend {
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
-        match context.inputs().first() {
-            Some(queries) => context.set_output(0, queries),
-            None => Ok(()),
-        }
+        shaped_like_the_first(context)
     }
 }
 
@@ -79,10 +76,10 @@ pub(super) struct Attention {
 impl Kernel for Attention {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let inputs = [
-            required(context.input(0)?)?,
-            required(context.input(1)?)?,
-            required(context.input(2)?)?,
-            required(context.input(3)?)?,
+            input(context, 0)?,
+            input(context, 1)?,
+            input(context, 2)?,
+            input(context, 3)?,
         ];
         let (shape, queries) = inputs[0].try_extract_tensor::<f32>()?;
         let (keys_shape, keys) = inputs[1].try_extract_tensor::<f32>()?;
@@ -102,7 +99,7 @@ impl Kernel for Attention {
         }
         let heads = width / self.head_size;
         let mask = Mask::new(mask, mask_shape, [texts, heads, rows, tokens]).ok_or_else(misfit)?;
-        let mut output = required(context.output(0, shape.clone())?)?;
+        let mut output = output(context, 0, shape.clone())?;
         let output = output.try_extract_tensor_mut::<f32>()?.1;
         if output.is_empty() {
             return Ok(());

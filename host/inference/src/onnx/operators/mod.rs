@@ -12,7 +12,8 @@ mod vector;
 
 use std::sync::{Mutex, PoisonError};
 
-use ort::operator::{ComputeContext, OperatorDomain};
+use ort::operator::{ComputeContext, OperatorDomain, OperatorInput, ShapeInferenceContext};
+use ort::value::{Shape, TensorElementType, ValueRef, ValueRefMut};
 
 /// What the operators' names belong to.
 pub(super) const DOMAIN: &str = "formwork";
@@ -26,8 +27,26 @@ pub(super) fn domain() -> ort::Result<OperatorDomain> {
         .add(attention::Attend)
 }
 
-fn required<T>(value: Option<T>) -> ort::Result<T> {
-    value.ok_or_else(|| ort::Error::new("an input or an output is missing"))
+/// What most inputs are.
+const FLOATS: OperatorInput = OperatorInput::required(TensorElementType::Float32);
+
+fn input(context: &ComputeContext, index: usize) -> ort::Result<ValueRef<'_>> {
+    context
+        .input(index)?
+        .ok_or_else(|| ort::Error::new("an input is missing"))
+}
+
+fn output(context: &ComputeContext, index: usize, shape: Shape) -> ort::Result<ValueRefMut<'_>> {
+    let output = context.output(index, shape)?;
+    output.ok_or_else(|| ort::Error::new("an output is missing"))
+}
+
+/// Tells the library that the only output is as large as the first input.
+fn shaped_like_the_first(context: &mut ShapeInferenceContext) -> ort::Result<()> {
+    match context.inputs().first() {
+        Some(first) => context.set_output(0, first),
+        None => Ok(()),
+    }
 }
 
 /// A size of a tensor; what a library gives is never negative.

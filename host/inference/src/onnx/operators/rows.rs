@@ -4,9 +4,9 @@ use multiversion::multiversion;
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
 };
-use ort::value::{TensorElementType, ValueType};
+use ort::value::{Shape, TensorElementType, ValueType};
 
-use super::{required, share, size, vector};
+use super::{FLOATS, input, output, shaped_like_the_first, share, size, vector};
 
 pub(in crate::onnx) const ROUND_ROWS: &str = "RoundRows";
 pub(in crate::onnx) const SCALE_ROWS: &str = "ScaleRows";
@@ -29,7 +29,7 @@ impl Operator for RoundRows {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        [OperatorInput::required(TensorElementType::Float32)]
+        [FLOATS]
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -62,26 +62,22 @@ impl Operator for RoundRows {
             shape,
             dimension_symbols: dimension_symbols.clone(),
         };
-        let mut one = shape.clone();
-        let Some(last) = one.last_mut() else { return Ok(()) };
-        *last = 1;
+        if shape.is_empty() {
+            return Ok(());
+        }
         context.set_output(0, &tensor(TensorElementType::Uint8, shape.clone()))?;
-        context.set_output(1, &tensor(TensorElementType::Float32, one.clone()))?;
-        context.set_output(2, &tensor(TensorElementType::Float32, one))
+        context.set_output(1, &tensor(TensorElementType::Float32, one_a_row(shape)))?;
+        context.set_output(2, &tensor(TensorElementType::Float32, one_a_row(shape)))
     }
 }
 
 fn compute_rounding(context: &ComputeContext) -> ort::Result<()> {
-    let input = required(context.input(0)?)?;
-    let (shape, numbers) = input.try_extract_tensor::<f32>()?;
+    let numbers = input(context, 0)?;
+    let (shape, numbers) = numbers.try_extract_tensor::<f32>()?;
     let width = width(shape)?;
-    let mut one = shape.clone();
-    if let Some(last) = one.last_mut() {
-        *last = 1;
-    }
-    let mut bytes = required(context.output(0, shape.clone())?)?;
-    let mut least = required(context.output(1, one.clone())?)?;
-    let mut step = required(context.output(2, one)?)?;
+    let mut bytes = output(context, 0, shape.clone())?;
+    let mut least = output(context, 1, one_a_row(shape))?;
+    let mut step = output(context, 2, one_a_row(shape))?;
     let bytes = bytes.try_extract_tensor_mut::<u8>()?.1;
     let least = least.try_extract_tensor_mut::<f32>()?.1;
     let step = step.try_extract_tensor_mut::<f32>()?.1;
@@ -106,14 +102,8 @@ impl Operator for ScaleRows {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        let float = TensorElementType::Float32;
-        [
-            OperatorInput::required(float),
-            OperatorInput::required(float),
-            OperatorInput::required(float),
-            OperatorInput::required(float),
-            OperatorInput::optional(float),
-        ]
+        let bias = OperatorInput::optional(TensorElementType::Float32);
+        [FLOATS, FLOATS, FLOATS, FLOATS, bias]
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -129,10 +119,7 @@ impl Operator for ScaleRows {
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
-        match context.inputs().first() {
-            Some(products) => context.set_output(0, products),
-            None => Ok(()),
-        }
+        shaped_like_the_first(context)
     }
 }
 
@@ -142,42 +129,51 @@ pub(super) struct Scaling {
 
 impl Kernel for Scaling {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        scale(context, self.gelu)
+        let inputs = [
+            input(context, 0)?,
+            input(context, 1)?,
+            input(context, 2)?,
+            input(context, 3)?,
+        ];
+        let (shape, products) = inputs[0].try_extract_tensor::<f32>()?;
+        let step = inputs[1].try_extract_tensor::<f32>()?.1;
+        let least = inputs[2].try_extract_tensor::<f32>()?.1;
+        let sums = inputs[3].try_extract_tensor::<f32>()?.1;
+        let bias = context.input(4)?;
+        let bias = bias.as_ref().map(|bias| bias.try_extract_tensor::<f32>()).transpose()?;
+        let none = vec![0.0; if bias.is_none() { sums.len() } else { 0 }];
+        let bias = bias.map_or(none.as_slice(), |(_, bias)| bias);
+        let width = width(shape)?;
+        if sums.len() != width
+            || bias.len() != width
+            || step.len() != products.len() / width
+            || least.len() != step.len()
+        {
+            return Err(ort::Error::new("the inputs of ScaleRows do not fit each other"));
+        }
+        let mut scaled = output(context, 0, shape.clone())?;
+        let scaled = scaled.try_extract_tensor_mut::<f32>()?.1;
+        let rows = (SHARE / width).max(1);
+        let shares = products
+            .chunks(rows * width)
+            .zip(scaled.chunks_mut(rows * width))
+            .zip(step.chunks(rows).zip(least.chunks(rows)));
+        share(context, shares, |((products, scaled), (step, least))| {
+            scale_rows(products, step, least, sums, bias, scaled);
+            if self.gelu {
+                bend(scaled);
+            }
+        })
     }
 }
 
-fn scale(context: &ComputeContext, gelu: bool) -> ort::Result<()> {
-    let inputs = [
-        required(context.input(0)?)?,
-        required(context.input(1)?)?,
-        required(context.input(2)?)?,
-        required(context.input(3)?)?,
-    ];
-    let (shape, products) = inputs[0].try_extract_tensor::<f32>()?;
-    let step = inputs[1].try_extract_tensor::<f32>()?.1;
-    let least = inputs[2].try_extract_tensor::<f32>()?.1;
-    let sums = inputs[3].try_extract_tensor::<f32>()?.1;
-    let bias = context.input(4)?;
-    let bias = bias.as_ref().map(|bias| bias.try_extract_tensor::<f32>()).transpose()?;
-    let none = vec![0.0; if bias.is_none() { sums.len() } else { 0 }];
-    let bias = bias.map_or(none.as_slice(), |(_, bias)| bias);
-    let width = width(shape)?;
-    if sums.len() != width || bias.len() != width || step.len() != products.len() / width || least.len() != step.len() {
-        return Err(ort::Error::new("the inputs of ScaleRows do not fit each other"));
+/// The shape with one number in the place of each row.
+fn one_a_row(shape: &Shape) -> Shape {
+    let mut one = shape.clone();
+    if let Some(last) = one.last_mut() {
+        *last = 1;
     }
-    let mut scaled = required(context.output(0, shape.clone())?)?;
-    let scaled = scaled.try_extract_tensor_mut::<f32>()?.1;
-    let rows = (SHARE / width).max(1);
-    let shares = products
-        .chunks(rows * width)
-        .zip(scaled.chunks_mut(rows * width))
-        .zip(step.chunks(rows).zip(least.chunks(rows)));
-    share(context, shares, |((products, scaled), (step, least))| {
-        scale_rows(products, step, least, sums, bias, scaled);
-        if gelu {
-            bend(scaled);
-        }
-    })
+    one
 }
 
 /// Numbers in a row.
@@ -205,8 +201,7 @@ fn round_rows(numbers: &[f32], width: usize, bytes: &mut [u8], least: &mut [f32]
         let step = ((high - low) / 255.0).max(LEAST_STEP);
         let factor = 1.0 / step;
         for (byte, number) in bytes.iter_mut().zip(numbers) {
-            // Within 0 and 255, but for the last bit: adding 2^23 leaves the nearest whole number in the last bits.
-            *byte = ((number - low) * factor + 8_388_608.0).to_bits() as u8;
+            *byte = vector::nearest_byte((number - low) * factor);
         }
         *row_least = low;
         *row_step = step;

@@ -3,6 +3,12 @@
 /// 1.5 * 2^23: adding it to a number leaves the nearest whole number in the last bits of the sum.
 const WHOLE: f32 = 12_582_912.0;
 
+/// The whole number that is nearest, of one between 0 and 255.
+#[inline(always)]
+pub(super) fn nearest_byte(x: f32) -> u8 {
+    (x + WHOLE).to_bits() as u8
+}
+
 /// e^x to within 2e-7 of it, for `x` between -87 and 88; beyond, as at the ends.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {

@@ -196,33 +196,28 @@ fn read_tensor(message: &[u8]) -> Result<Option<(&[u8], Tensor<'_>)>, String> {
 
 /// The bytes of a message's field.
 pub(super) fn text(message: &[u8], wanted: u64) -> Result<Option<&[u8]>, String> {
-    let mut found = None;
-    for field in Fields(message) {
-        if let Field {
-            number,
-            value: Value::Bytes(bytes),
-            ..
-        } = field?
-            && number == wanted
-        {
-            found = Some(bytes);
-        }
-    }
-    Ok(found)
+    last(message, wanted, |value| match value {
+        Value::Bytes(bytes) => Some(bytes),
+        _ => None,
+    })
 }
 
 /// The number in a message's field; 0 without one.
 pub(super) fn number(message: &[u8], wanted: u64) -> Result<u64, String> {
-    let mut found = 0;
+    let found = last(message, wanted, |value| match value {
+        Value::Varint(number) => Some(number),
+        _ => None,
+    });
+    found.map(Option::unwrap_or_default)
+}
+
+/// Of a field that comes several times, the last one counts.
+fn last<'a, T>(message: &'a [u8], wanted: u64, pick: impl Fn(Value<'a>) -> Option<T>) -> Result<Option<T>, String> {
+    let mut found = None;
     for field in Fields(message) {
-        if let Field {
-            number,
-            value: Value::Varint(value),
-            ..
-        } = field?
-            && number == wanted
-        {
-            found = value;
+        let field = field?;
+        if field.number == wanted {
+            found = pick(field.value).or(found);
         }
     }
     Ok(found)

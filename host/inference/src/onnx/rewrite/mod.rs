@@ -216,6 +216,7 @@ mod tests {
     use super::graph_proto::{FLOAT, INT8, INT64};
     use super::integer_weights::tensor;
     use super::{Field, Fields, Message, Value, rewrite, text};
+    use crate::onnx::test_files;
 
     /// The operators of a model, with one that ends in a GELU by a name of its own.
     fn operators(model: &[u8]) -> Vec<String> {
@@ -371,9 +372,7 @@ mod tests {
 
     #[test]
     fn the_encoder_of_the_demo_is_rewritten_as_a_whole() {
-        let root = std::env::var("FORMWORK_CACHE")
-            .unwrap_or_else(|_| format!("{}/.cache/formwork", std::env::var("HOME").expect("HOME is set")));
-        let model = std::fs::read(format!("{root}/models/all-MiniLM-L6-v2-int8.onnx")).expect("make setup was run");
+        let model = test_files::model("all-MiniLM-L6-v2-int8.onnx");
         let written = operators(&rewrite(&model).unwrap().expect("it is rewritten"));
         let count = |name: &str| written.iter().filter(|operator| *operator == name).count();
         let kinds = [
