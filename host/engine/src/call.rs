@@ -70,7 +70,7 @@ pub struct CallContext {
     /// The pool that calls: a metrics label.
     pub owner: String,
     /// Whose CPU this is: a guest whose budget is overdrawn is parked at the end of an epoch until there is credit
-    /// again, inference waits likewise. Being parked is waiting: it counts towards wall time, not towards CPU time.
+    /// again, inference waits likewise. A parked guest uses up neither CPU time nor its plugin's wall time.
     pub budget: Option<Arc<dyn CpuBudget>>,
     /// The form that the call is made for: a metrics label of its inference.
     pub form: Option<Arc<str>>,
@@ -166,10 +166,11 @@ pub(crate) fn store(engine: &wasmtime::Engine, state: State, deadline: Option<In
         if let Some(budget) = inference_call.budget.as_ref()
             && budget.overdrawn().is_some()
         {
-            return Ok(UpdateDeadline::YieldCustom(1, budget.park()));
+            let turn = Arc::clone(meter).queue(budget.park());
+            return Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)));
         }
-        let next_turn = turns::next(inference_call.cancel.clone());
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(next_turn)))
+        let turn = Arc::clone(meter).queue(turns::next(inference_call.cancel.clone()));
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
     });
     store
 }
@@ -188,8 +189,6 @@ pub(crate) async fn drive<T>(
     work: impl Future<Output = wasmtime::Result<Result<T, CallError>>>,
 ) -> Report<T> {
     let work = CpuTimed::new(Arc::clone(&meter.cpu), work);
-    let wall_limit = meter.wall_limit();
-    let deadline = context.deadline.map_or(wall_limit, |deadline| deadline.min(wall_limit));
     let result = tokio::select! {
         biased;
         () = context.cancel.cancelled() => Err(CallError::Cancelled),
@@ -197,15 +196,30 @@ pub(crate) async fn drive<T>(
             Ok(answer) => answer,
             Err(error) => Err(classify(meter, stdio, &error)),
         },
-        () = tokio::time::sleep_until(deadline.into()) => {
-            if deadline == wall_limit { Err(exceed_wall(meter, Instant::now())) } else { Err(CallError::DeadlineExceeded) }
-        }
+        error = late(meter, context.deadline) => Err(error),
     };
     Report {
         result,
         usage: meter.usage(),
         models: meter.models(),
         inference_error: meter.inference_error(),
+    }
+}
+
+/// Resolves when the call has taken too long.
+async fn late(meter: &Meter, deadline: Option<Instant>) -> CallError {
+    loop {
+        let wall_limit = meter.wall_limit();
+        let until = deadline.map_or(wall_limit, |deadline| deadline.min(wall_limit));
+        tokio::time::sleep_until(until.into()).await;
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            return CallError::DeadlineExceeded;
+        }
+        // Later than it was if the guest has waited for its turn meanwhile.
+        if now >= meter.wall_limit() {
+            return exceed_wall(meter, now);
+        }
     }
 }
 

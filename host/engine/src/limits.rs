@@ -119,8 +119,8 @@ pub struct Limits {
     /// Guest CPU time, milliseconds; host inference is not counted. 1,000: a validation takes microseconds, Python
     /// guests tens of milliseconds.
     pub cpu_ms: u64,
-    /// Time from call to answer, milliseconds, host inference included. 30,000: an answer later than that helps nobody
-    /// who waits for it; the `batched` pool's plugins ask for more.
+    /// Time from call to answer, milliseconds, host inference included, waiting for a turn on the pool's CPU not. 30,000:
+    /// an answer later than that helps nobody who waits for it; the `batched` pool's plugins ask for more.
     pub wall_ms: u64,
     /// All linear memories and tables together, bytes. 64 MiB: a JSON Schema of 700 kB and its index fit ten times.
     pub memory_bytes: u64,

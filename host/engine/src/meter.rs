@@ -1,7 +1,7 @@
 //! What a call uses, and the limits that end it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use formwork_inference::ModelId;
@@ -42,6 +42,7 @@ pub(crate) struct Meter {
     pub(crate) limits: Limits,
     pub(crate) cpu: Arc<CpuClock>,
     began: Instant,
+    queued: Mutex<Queued>,
     memory_bytes: AtomicU64,
     memory_peak: AtomicU64,
     host_calls: AtomicU64,
@@ -55,12 +56,27 @@ pub(crate) struct Meter {
     inference_error: Mutex<Option<&'static str>>,
 }
 
+/// How long a guest has waited for its turns on a CPU.
+#[derive(Debug, Default)]
+struct Queued {
+    before: Duration,
+    /// It waits now.
+    since: Option<Instant>,
+}
+
+impl Queued {
+    fn until_now(&self) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
 impl Meter {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             limits,
             cpu: Arc::default(),
             began: Instant::now(),
+            queued: Mutex::default(),
             memory_bytes: AtomicU64::new(0),
             memory_peak: AtomicU64::new(0),
             host_calls: AtomicU64::new(0),
@@ -97,8 +113,29 @@ impl Meter {
         }
     }
 
+    /// When the call will have taken its wall time, if it does not wait for its turn again.
     pub(crate) fn wall_limit(&self) -> Instant {
-        self.began + Duration::from_millis(self.limits.wall_ms)
+        self.began + Duration::from_millis(self.limits.wall_ms) + self.queued().until_now()
+    }
+
+    /// Runs `turn`, in which the guest waits for its next turn on a CPU: how long is up to its pool, not to the plugin.
+    pub(crate) async fn queue(self: Arc<Self>, turn: impl Future<Output = ()>) {
+        struct End(Arc<Meter>);
+        impl Drop for End {
+            fn drop(&mut self) {
+                let mut queued = self.0.queued();
+                queued.before = queued.until_now();
+                queued.since = None;
+            }
+        }
+        self.queued().since = Some(Instant::now());
+        let _end = End(self);
+        turn.await;
+    }
+
+    fn queued(&self) -> MutexGuard<'_, Queued> {
+        // No code that can panic runs under this lock.
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The limit that was hit first, if one was.

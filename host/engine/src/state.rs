@@ -43,7 +43,7 @@ impl State {
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(meter.limits.max_handles());
-        let mut state = Self {
+        Self {
             wasi: None,
             stdio: stdio.clone(),
             table,
@@ -57,25 +57,19 @@ impl State {
                 form: context.form.clone(),
                 priority: context.priority,
             },
-            meter: Arc::clone(&meter),
+            meter,
             plugin,
             correlation_id: context.correlation_id.clone(),
             progress: context.progress.clone(),
             inference_deadline: earlier(context.deadline, context.soft_deadline),
             imports_allowed: false,
-        };
-        state.renew(&meter);
-        state
+        }
     }
 
     /// Goes on under another meter.
     pub(crate) fn renew(&mut self, meter: &Arc<Meter>) {
         self.meter = Arc::clone(meter);
         self.limiter = MemoryLimiter(Arc::clone(meter));
-        self.inference_call.deadline = Some(
-            self.inference_deadline
-                .map_or(meter.wall_limit(), |at| at.min(meter.wall_limit())),
-        );
     }
 
     /// Gives the guest a handle of the contract.
@@ -92,9 +86,10 @@ impl State {
         Ok(value)
     }
 
-    /// Counts a host call and refuses it during `prepare`.
-    pub(crate) fn enter(&self, bytes: usize) -> wasmtime::Result<()> {
+    /// Counts a host call and refuses it during `prepare`. Inference has until the limits as they are now.
+    pub(crate) fn enter(&mut self, bytes: usize) -> wasmtime::Result<()> {
         self.meter.host_call(bytes)?;
+        self.inference_call.deadline = earlier(self.inference_deadline, Some(self.meter.wall_limit()));
         if self.imports_allowed {
             Ok(())
         } else {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use formwork_engine::{CallContext, CallError, CpuBudget};
+use formwork_engine::{CallContext, CallError, CpuBudget, Limit};
 use formwork_guests::OK;
 use serde_json::json;
 use support::{engine, file, install, outcome, validator, work};
@@ -81,6 +81,41 @@ async fn a_guest_without_credit_is_parked_at_every_epoch_goes_on_when_paid_and_c
     assert_eq!(report.result.unwrap_err(), CallError::Cancelled);
     // Being parked is not CPU time: four epochs are what it ran, on a busy machine more.
     assert!(report.usage.cpu < report.usage.wall, "{:?}", report.usage);
+}
+
+/// How long a guest waits for its turn is its pool's affair: a plugin that may take `wall_ms` may take it on a busy pool
+/// as well. What it takes itself still counts.
+#[tokio::test]
+async fn being_parked_does_not_use_up_wall_time() {
+    const WALL: Duration = Duration::from_millis(200);
+    let engine = engine();
+    let spin = validator("", OK, "(loop $again (br $again)) (unreachable)");
+    let limits = json!({ "limits": { "cpu_ms": 30_000, "wall_ms": WALL.as_millis() } });
+    let plugin = install(&engine, file(&spin, &limits)).await.unwrap();
+    let account = Arc::new(Overdrawn::default());
+    let context = CallContext {
+        budget: Some(Arc::clone(&account) as Arc<dyn CpuBudget>),
+        ..CallContext::default()
+    };
+    let pay = async {
+        account.parked.notified().await;
+        tokio::time::sleep(3 * WALL).await;
+        loop {
+            account.paid.notify_one();
+            account.parked.notified().await;
+        }
+    };
+    let report = tokio::select! {
+        report = work(&plugin, context) => report,
+        () = pay => unreachable!(),
+    };
+    let CallError::Limit(exceeded) = report.result.unwrap_err() else {
+        panic!("a limit ends it");
+    };
+    assert_eq!((exceeded.limit, exceeded.value), (Limit::WallMs, 200));
+    // It computed for that long, after it had been parked for three times as long.
+    assert!(report.usage.wall > 4 * WALL, "{:?}", report.usage);
+    assert!(account.looks.load(Ordering::Relaxed) > 5);
 }
 
 /// On one thread, so that who ran between the cancel and its end is known.

@@ -4,8 +4,8 @@
 //! could use more; a kernel quota cannot count shared workers, and stops threads that hold locks. **Promise.** Credit
 //! grows with time at the pool's rate and shrinks by the CPU time its threads used (read from their CPU clocks, also
 //! while they compute) and by what native workers used for it. Who asks while credit is used up waits: a guest at the
-//! end of its epoch, a generation between two tokens, a run before it starts. Over seconds the pool uses what its rate
-//! says; a debt is paid back in full. **Cost.** Some microseconds per look, a look per epoch of a guest. **Rejected.** A
+//! end of its epoch, a generation between two tokens, a run before it starts. They stand in line: whoever waits longest
+//! gets the next credit. Over seconds the pool uses what its rate says; a debt is paid back in full. **Cost.** Some microseconds per look, a look per epoch of a guest. **Rejected.** A
 //! full stop until the next period, as the kernel's quota does it: with a period of 100 ms everything in the pool then
 //! stands still for tens of milliseconds; here a guest of a pool with half a CPU computes 5 ms and waits 5. Forgiving
 //! debts: a long native step would not count.
@@ -60,6 +60,8 @@ struct Inner {
     account: Mutex<Account>,
     /// The rate has changed.
     changed: Notify,
+    /// Held by the first of those who wait for credit. tokio's lock is given in the order in which it was asked for.
+    line: tokio::sync::Mutex<()>,
     parked: AtomicUsize,
     parked_ns: AtomicU64,
 }
@@ -92,6 +94,7 @@ impl Budget {
                 limited: AtomicBool::new(rate.is_some()),
                 account: Mutex::new(account),
                 changed: Notify::new(),
+                line: tokio::sync::Mutex::default(),
                 parked: AtomicUsize::new(0),
                 parked_ns: AtomicU64::new(0),
             }),
@@ -142,8 +145,9 @@ impl Budget {
         Some(Duration::from_secs_f64(wait).max(limits::BUDGET_WAIT_LEAST))
     }
 
-    /// Waits until there is credit.
+    /// Waits until there is credit and everybody who waited before has had their turn.
     pub async fn credit(&self) {
+        let _first = self.inner.line.lock().await;
         loop {
             let mut changed = pin!(self.inner.changed.notified());
             // Listen first, then look, then wait: a change in between is not missed.

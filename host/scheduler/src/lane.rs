@@ -30,6 +30,7 @@ use tokio::{
     sync::{Notify, Semaphore, oneshot},
     task::LocalSet,
 };
+use tokio_util::sync::CancellationToken;
 
 /// The threads of one pool. Cheap to clone; the threads end when the lane is closed or its last handle is dropped.
 #[derive(Clone)]
@@ -101,6 +102,8 @@ struct Shared {
     runs_per_thread: u32,
     lines: Mutex<Lines>,
     pushed: Notify,
+    /// Set under the lock of the lines.
+    closed: CancellationToken,
     meters: Arc<[Arc<ThreadMeter>]>,
     budget: Budget,
     group: Option<Group>,
@@ -112,7 +115,6 @@ struct Lines {
     tasks: VecDeque<Job>,
     calls: VecDeque<Job>,
     calls_are_next: bool,
-    closed: bool,
     absent: bool,
 }
 
@@ -364,6 +366,7 @@ impl Shared {
             runs_per_thread: options.runs_per_thread.max(1),
             lines: Mutex::default(),
             pushed: Notify::new(),
+            closed: CancellationToken::new(),
             meters,
             budget,
             group,
@@ -397,7 +400,7 @@ impl Shared {
         if lines.absent {
             return Err(LaneError::NotHere(self.pool));
         }
-        if lines.closed {
+        if self.closed.is_cancelled() {
             return Err(LaneError::Closed(self.pool));
         }
         match line {
@@ -417,7 +420,7 @@ impl Shared {
     fn close(&self) {
         let (tasks, calls) = {
             let mut lines = self.lines();
-            lines.closed = true;
+            self.closed.cancel();
             (std::mem::take(&mut lines.tasks), std::mem::take(&mut lines.calls))
         };
         drop((tasks, calls));
@@ -436,19 +439,20 @@ impl Shared {
                 if waits && self.budget.overdrawn().is_none() {
                     return lines.pop();
                 }
-                if lines.closed {
+                if self.closed.is_cancelled() {
                     return None;
                 }
                 waits
             };
             if waits {
+                // Not told of what is pushed meanwhile: that would cost the place in line.
                 tokio::select! {
                     () = self.budget.credit() => {}
-                    () = pushed => {}
+                    () = self.closed.cancelled() => {}
                 }
-                continue;
+            } else {
+                pushed.await;
             }
-            pushed.await;
         }
     }
 }

@@ -151,3 +151,35 @@ async fn being_parked_is_counted_also_when_whoever_waits_gives_up() {
     let usage = budget.usage();
     assert_eq!((usage.parked, usage.parked_time), (0, ms(300)));
 }
+
+/// However often others come back for more: without a line whoever happens to look first has it.
+#[tokio::test]
+async fn credit_goes_to_whoever_has_waited_longest() {
+    let (budget, hands) = account(Some(0.5));
+    let mut parked: Vec<_> = Vec::new();
+    let mut turns = Vec::new();
+    hands.use_cpu(10);
+    for name in 0..4 {
+        parked.push((name, Box::pin(budget.park())));
+        assert!(parked[name].1.as_mut().now_or_never().is_none());
+    }
+    for _ in 0..12 {
+        hands.pass(ms(21));
+        // The others look before the one whose turn it is.
+        for (_, waits) in parked.iter_mut().skip(1).rev() {
+            assert!(waits.as_mut().now_or_never().is_none());
+        }
+        let (name, mut first) = parked.remove(0);
+        first.as_mut().await;
+        turns.push(name);
+        hands.use_cpu(10);
+        parked.push((name, Box::pin(budget.park())));
+        assert!(parked[3].1.as_mut().now_or_never().is_none());
+    }
+    assert_eq!(turns, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);
+
+    // One that gives up does not hold up the others.
+    drop(parked.remove(0));
+    hands.pass(ms(21));
+    parked.remove(0).1.await;
+}

@@ -85,7 +85,7 @@ pub struct LimitRequest {
     /// Guest CPU time, milliseconds. Time spent in host inference is not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ms: Option<u64>,
-    /// Time from call to answer, milliseconds.
+    /// Time from call to answer, milliseconds; waiting for a turn on the pool's CPU is not in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_ms: Option<u64>,
     /// All linear memories and tables together, MiB.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use formwork_pipeline::{FormDefinition, Pipeline};
-use formwork_store::{NewForm, NewSubmission, Store, SubmissionId, Submit, TaskId};
+use formwork_store::{NewForm, NewSubmission, Page, Store, SubmissionId, Submit, TaskFilter, TaskId};
 use formwork_tasks::{Priority, State};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -161,12 +161,28 @@ impl Source {
         let pool = stats.into_iter().find(|stats| stats.pool == PRESSED);
         let pool = pool.context("the pool has no figures")?;
         let failed = pool.dead + pool.retryable;
-        anyhow::ensure!(failed == 0, "{failed} tasks of the pressure failed");
+        anyhow::ensure!(failed == 0, "{failed} tasks failed: {}", self.first_failure().await?);
         for _ in pool.available + pool.running..FULL {
             *number += 1;
             self.submit(*number, None).await?;
         }
         Ok(())
+    }
+
+    /// What a task that failed says about it.
+    async fn first_failure(&self) -> anyhow::Result<String> {
+        for state in [State::Dead, State::Retryable] {
+            let filter = TaskFilter {
+                pool: Some(PRESSED),
+                state: Some(state),
+                ..TaskFilter::default()
+            };
+            let found = self.store.tasks(filter, Page::default()).await?;
+            if let Some(error) = found.items.into_iter().find_map(|task| task.error) {
+                return Ok(format!("{}: {}", error.code, error.message));
+            }
+        }
+        Ok("none says why".to_owned())
     }
 }
 
