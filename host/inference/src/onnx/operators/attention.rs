@@ -1,6 +1,7 @@
 //! Attention: what lies between the projections of an encoder's layer and its output.
 
 use multiversion::multiversion;
+use multiversion::target::target_cfg_f;
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
 };
@@ -154,6 +155,8 @@ impl Attention {
         let mut queries = vec![0.0; TOGETHER * size];
         let mut scores = vec![zero; TOGETHER * token_lanes];
         let mut seen = vec![zero; TOGETHER * size_lanes];
+        // Most masks are the same for all heads and queries of a text.
+        let (mut hidden, mut shown) = (vec![zero; token_lanes], &[][..]);
         for head in 0..heads {
             let of_head = |token: usize| token * width + head * size..token * width + (head + 1) * size;
             for token in 0..tokens {
@@ -178,7 +181,11 @@ impl Attention {
                 for at in 0..together {
                     let scores = &mut scores[at * token_lanes..][..token_lanes];
                     let mask = mask.of(part.text, head, part.first_row + first + at);
-                    soften(scores, mask, tokens, self.of_none);
+                    if !std::ptr::eq(mask, shown) {
+                        shown = mask;
+                        fill(&mut hidden, mask, tokens);
+                    }
+                    soften(scores, &hidden, self.of_none);
                 }
                 let stride = token_lanes * LANES;
                 multiply(scores.as_flattened(), stride, &values, size_lanes, &mut seen);
@@ -229,9 +236,20 @@ impl<'a> Mask<'a> {
     }
 }
 
+/// What is added to the scores of so many keys, and nothing but no share to what stands behind them.
+fn fill(lanes: &mut [[f32; LANES]], mask: &[f32], tokens: usize) {
+    let (keys, behind) = lanes.as_flattened_mut().split_at_mut(tokens);
+    match mask {
+        [one] => keys.fill(*one),
+        mask => keys.copy_from_slice(mask),
+    }
+    behind.fill(f32::NEG_INFINITY);
+}
+
 /// The product of a few rows, `stride` apart, and a matrix of so many vectors a row.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2+fma"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
 fn multiply(rows: &[f32], stride: usize, matrix: &[[f32; LANES]], lanes: usize, product: &mut [[f32; LANES]]) {
+    const FMA: bool = cfg!(target_arch = "aarch64") || target_cfg_f!(target_feature = "fma");
     for lane in 0..lanes {
         let mut sums = [[0.0; LANES]; TOGETHER];
         for (at, line) in matrix.chunks_exact(lanes).enumerate() {
@@ -239,7 +257,7 @@ fn multiply(rows: &[f32], stride: usize, matrix: &[[f32; LANES]], lanes: usize, 
             for (row, sum) in sums.iter_mut().enumerate() {
                 let factor = rows[row * stride + at];
                 for (sum, number) in sum.iter_mut().zip(line) {
-                    *sum += factor * number;
+                    *sum = vector::fused::<FMA>(factor, *number, *sum);
                 }
             }
         }
@@ -249,22 +267,18 @@ fn multiply(rows: &[f32], stride: usize, matrix: &[[f32; LANES]], lanes: usize, 
     }
 }
 
-/// Scores become shares that add up to one; all of them `of_none` where there is nothing to look at.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2+fma"))]
-fn soften(scores: &mut [[f32; LANES]], mask: &[f32], tokens: usize, of_none: f32) {
-    let flat = &mut scores.as_flattened_mut()[..tokens];
-    match mask {
-        [one] => flat.iter_mut().for_each(|score| *score += one),
-        mask => flat.iter_mut().zip(mask).for_each(|(score, mask)| *score += mask),
-    }
-    scores.as_flattened_mut()[tokens..].fill(f32::NEG_INFINITY);
+/// Scores under their mask become shares that add up to one; all of them `of_none` where there is nothing to look at.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+fn soften(scores: &mut [[f32; LANES]], mask: &[[f32; LANES]], of_none: f32) {
+    const FMA: bool = cfg!(target_arch = "aarch64") || target_cfg_f!(target_feature = "fma");
     let mut highest = [f32::NEG_INFINITY; LANES];
-    for lane in scores.iter() {
-        for (highest, score) in highest.iter_mut().zip(lane) {
+    for (lane, mask) in scores.iter_mut().zip(mask) {
+        for ((highest, score), mask) in highest.iter_mut().zip(lane).zip(mask) {
+            *score += mask;
             *highest = if *score > *highest { *score } else { *highest };
         }
     }
-    let highest = highest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let highest = vector::reduce(highest, |a, b| if a > b { a } else { b });
     let mut sums = [0.0; LANES];
     for lane in scores.iter_mut() {
         for (sum, score) in sums.iter_mut().zip(lane) {
@@ -272,12 +286,12 @@ fn soften(scores: &mut [[f32; LANES]], mask: &[f32], tokens: usize, of_none: f32
             *score = if *score == f32::NEG_INFINITY {
                 0.0
             } else {
-                vector::exp(*score - highest)
+                vector::exp::<FMA>(*score - highest)
             };
             *sum += *score;
         }
     }
-    let sum: f32 = sums.iter().sum();
+    let sum = vector::reduce(sums, |a, b| a + b);
     if !(sum > 0.0 && sum.is_finite()) {
         scores.as_flattened_mut().fill(of_none);
         return;

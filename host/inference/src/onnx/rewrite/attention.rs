@@ -15,18 +15,27 @@ const HEADS_FIRST: &[i64] = &[0, 2, 1, 3];
 const HEADS_FIRST_TURNED: &[i64] = &[0, 2, 3, 1];
 const TURNED: &[i64] = &[0, 2, 1];
 
-/// Replaces all that is found.
-pub(super) fn replace(graph: &Graph<'_>, edit: &mut Edit) {
-    for softmax in graph.nodes.iter().filter(|node| node.operator == b"Softmax") {
-        if let Some((end, node)) = find(graph, softmax) {
-            edit.replaced.insert(end);
-            edit.at.entry(end).or_default().push(node);
-        }
-    }
+/// The names of an attention's result and queries, which are of one shape.
+pub(super) struct Attended<'a> {
+    pub(super) output: &'a [u8],
+    pub(super) queries: &'a [u8],
 }
 
-/// Attention around its softmax: the node that ends it, and what takes its place.
-fn find(graph: &Graph<'_>, softmax: &Node<'_>) -> Option<(usize, NewNode)> {
+/// Replaces all that is found; answers it.
+pub(super) fn replace<'a>(graph: &Graph<'a>, edit: &mut Edit) -> Vec<Attended<'a>> {
+    let mut attended = Vec::new();
+    for softmax in graph.nodes.iter().filter(|node| node.operator == b"Softmax") {
+        if let Some((end, node, names)) = find(graph, softmax) {
+            edit.replaced.insert(end);
+            edit.at.entry(end).or_default().push(node);
+            attended.push(names);
+        }
+    }
+    attended
+}
+
+/// Attention around its softmax: the node that ends it, what takes its place, and and their names.
+fn find<'a>(graph: &Graph<'a>, softmax: &Node<'_>) -> Option<(usize, NewNode, Attended<'a>)> {
     if !matches!(softmax.attribute("axis").as_slice(), [] | [-1 | 3]) {
         return None;
     }
@@ -53,18 +62,23 @@ fn find(graph: &Graph<'_>, softmax: &Node<'_>) -> Option<(usize, NewNode)> {
         && value_size == scores.head_size
         && back.attribute("perm") == HEADS_FIRST
         && shape_length(graph, joined.inputs.get(1)?)? == 3;
+    let output = *joined.outputs.first()?;
     let node = NewNode {
         domain: operators::DOMAIN,
         operator: attention::ATTEND,
         inputs: [scores.query, scores.key, value, mask].map(<[u8]>::to_vec).to_vec(),
-        outputs: vec![joined.outputs.first()?.to_vec()],
+        outputs: vec![output.to_vec()],
         attributes: vec![
             (attention::HEAD_SIZE, Attribute::Int(scores.head_size)),
             (attention::FACTOR, Attribute::Float(scores.factor)),
             (attention::GUARDED, Attribute::Int(guarded.into())),
         ],
     };
-    fits.then_some((end, node))
+    let attended = Attended {
+        output,
+        queries: scores.query,
+    };
+    fits.then_some((end, node, attended))
 }
 
 /// A product of queries and keys.

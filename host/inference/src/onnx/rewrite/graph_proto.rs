@@ -6,7 +6,6 @@ use crate::onnx::protobuf::{Field, Fields, Value};
 
 /// Kinds of tensors, as ONNX numbers them.
 pub(super) const FLOAT: u64 = 1;
-pub(super) const UINT8: u64 = 2;
 pub(super) const INT8: u64 = 3;
 pub(super) const INT64: u64 = 7;
 /// The fields of an attribute that hold graphs.
@@ -106,21 +105,8 @@ impl<'a> Graph<'a> {
 impl Node<'_> {
     /// The whole numbers of an attribute; none without it.
     pub(super) fn attribute(&self, name: &str) -> Vec<i64> {
-        let attributes = Fields(self.raw).flatten().filter_map(|field| match field {
-            Field {
-                number: 5,
-                value: Value::Bytes(attribute),
-                ..
-            } => Some(attribute),
-            _ => None,
-        });
-        let mut named = attributes.filter(|attribute| text(attribute, 1) == Ok(Some(name.as_bytes())));
-        let numbers = named
-            .next()
-            .into_iter()
-            .flat_map(|attribute| Fields(attribute).flatten());
         let mut found = Vec::new();
-        for field in numbers {
+        for field in self.attribute_fields(name) {
             match (field.number, field.value) {
                 (3 | 8, Value::Varint(number)) => found.push(number.cast_signed()),
                 (8, Value::Bytes(packed)) => {
@@ -133,6 +119,32 @@ impl Node<'_> {
             }
         }
         found
+    }
+
+    /// The float of an attribute.
+    pub(super) fn float(&self, name: &str) -> Option<f32> {
+        self.attribute_fields(name)
+            .find_map(|field| match (field.number, field.value) {
+                (2, Value::Fixed) => field.raw.last_chunk().map(|bytes| f32::from_le_bytes(*bytes)),
+                _ => None,
+            })
+    }
+
+    fn attribute_fields(&self, name: &str) -> impl Iterator<Item = Field<'_>> {
+        let attributes = Fields(self.raw).flatten().filter_map(|field| match field {
+            Field {
+                number: 5,
+                value: Value::Bytes(attribute),
+                ..
+            } => Some(attribute),
+            _ => None,
+        });
+        let named = |attribute: &&[u8]| text(attribute, 1) == Ok(Some(name.as_bytes()));
+        let mut named = attributes.filter(named);
+        named
+            .next()
+            .into_iter()
+            .flat_map(|attribute| Fields(attribute).flatten())
     }
 }
 

@@ -4,23 +4,23 @@
 //! float32 when it loads the graph: four times the memory of the file, and float arithmetic.
 //!
 //! **Promise.** Each row of `x` is rounded to 8 bits between its own least and largest number, multiplied with the int8 weights as
-//! they are (`MatMulIntegerToFloat`), and scaled back together with the bias and the GELU that follow; a table is looked up before
-//! it is scaled.
+//! they are (`MatMulInteger`), and scaled back together with what follows: the bias, the GELU, or the sum with other rows and its
+//! norm, and the rounding for the next product. A table is looked up before it is scaled.
 //!
 //! **Rejected.** `DynamicQuantizeMatMul`: it takes one scale for the whole batch: cosine 0.973 at worst, and a text's vector
 //! would depend on its neighbours. A symmetric range for each row: as fast, 0.983 at worst. `MatMulNBits` with blocks of
 //! 64: 0.998 at worst, but 1.25 times as fast as floats where this is more than twice as fast.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::graph_proto::{FLOAT, Graph, INT8, Node, UINT8};
-use super::{Attribute, Edit, NewNode, RUNTIME, part};
+use super::attention::Attended;
+use super::graph_proto::{FLOAT, Graph, INT8, Node};
+use super::{Attribute, Edit, NewNode, part};
 use crate::onnx::operators::{self, rows};
 use crate::onnx::protobuf::Message;
 
-/// Constants that all products share.
-const ONE: &[u8] = b"formwork/one";
-const ZERO: &[u8] = b"formwork/zero";
+/// What `LayerNormalization` adds to a variance where it does not say.
+const DEFAULT_EPSILON: f32 = 1e-5;
 
 /// int8 weights and their scales, by name.
 #[derive(Clone, Copy)]
@@ -29,30 +29,40 @@ struct Weights<'a> {
     scale: &'a [u8],
 }
 
-/// Replaces all such products and tables.
-pub(super) fn replace(graph: &Graph<'_>, edit: &mut Edit) {
-    let mut rounded: HashSet<&[u8]> = HashSet::new();
+/// Replaces all such products and tables; answers whether there are any.
+pub(super) fn replace<'a>(graph: &Graph<'a>, attended: &[Attended<'a>], edit: &mut Edit) -> bool {
+    let mut rows = Rows::default();
+    rows.made.extend(attended.iter().map(|attended| {
+        let made = Made {
+            of: attended.queries,
+            width: None,
+        };
+        (attended.output, made)
+    }));
     let mut prepared: HashSet<&[u8]> = HashSet::new();
+    let mut found = false;
     for (index, node) in graph.nodes.iter().enumerate() {
         match (node.operator, node.inputs.as_slice(), node.outputs.as_slice()) {
             (b"MatMul", &[left, right], &[output]) => {
                 let Some(weights) = dequantised(graph, right) else {
                     continue;
                 };
-                let Some(columns) = columns(graph, weights) else {
+                let Some([width, columns]) = sizes(graph, weights) else {
                     continue;
                 };
-                if prepared.is_empty() {
-                    edit.tensors.push(tensor(FLOAT, &[], ONE, &1.0_f32.to_le_bytes()));
-                    edit.tensors.push(tensor(UINT8, &[], ZERO, &[0]));
-                }
+                found = true;
                 if prepared.insert(weights.values) {
-                    edit.tensors.extend(summed(graph, weights, columns));
+                    edit.tensors.extend(prepare(graph, weights, columns));
                 }
-                if rounded.insert(left) {
-                    edit.at.entry(index).or_default().push(round(left));
-                }
-                let end = end(graph, index, output, columns);
+                rows.round(left, index, edit);
+                let made = Made {
+                    of: left,
+                    width: Some(width),
+                };
+                rows.made.insert(output, made);
+                let end = end(graph, &rows, index, output, columns);
+                rows.made.insert(end.output, made);
+                rows.ends.insert(end.output, end.node);
                 edit.replaced.insert(end.node);
                 edit.at
                     .entry(end.node)
@@ -63,6 +73,7 @@ pub(super) fn replace(graph: &Graph<'_>, edit: &mut Edit) {
                 if let Some(weights) = dequantised(graph, table)
                     && is_table(graph, weights)
                 {
+                    found = true;
                     edit.replaced.insert(index);
                     edit.at
                         .entry(index)
@@ -72,6 +83,55 @@ pub(super) fn replace(graph: &Graph<'_>, edit: &mut Edit) {
             }
             _ => {}
         }
+    }
+    found
+}
+
+/// What is known about tensors whose rows are worked on one by one.
+#[derive(Default)]
+struct Rows<'a> {
+    made: HashMap<&'a [u8], Made<'a>>,
+    /// Where the node stands that ends a product with this.
+    ends: HashMap<&'a [u8], usize>,
+    rounded: HashSet<&'a [u8]>,
+}
+
+/// Each row is made of the row in the same place of another tensor.
+#[derive(Clone, Copy)]
+struct Made<'a> {
+    of: &'a [u8],
+    /// Numbers in such a row, if known.
+    width: Option<usize>,
+}
+
+impl<'a> Rows<'a> {
+    /// Sees to it that there is `left` as bytes before the node at `index`: made by the product that it comes from, if any.
+    fn round(&mut self, left: &'a [u8], index: usize, edit: &mut Edit) {
+        if !self.rounded.insert(left) {
+            return;
+        }
+        let ends_with = |node: &&mut NewNode| node.operator == rows::SCALE_ROWS && node.outputs[0] == left;
+        let maker = self.ends.get(left).and_then(|place| edit.at.get_mut(place));
+        match maker.and_then(|nodes| nodes.iter_mut().find(ends_with)) {
+            Some(maker) => {
+                maker.outputs.extend(rounded_names(left));
+                maker.attributes.push((rows::ROUND, Attribute::Int(1)));
+            }
+            None => edit.at.entry(index).or_default().push(round(left)),
+        }
+    }
+
+    /// Whether a tensor of `width` columns that stems from `other`, row by row, has its shape.
+    fn same_shape(&self, mut name: &'a [u8], other: &[u8], width: usize) -> bool {
+        // In a file that is not in order they may go round in circles.
+        for _ in 0..=self.made.len() {
+            let Some(made) = self.made.get(name) else { break };
+            if made.of == other {
+                return made.width == Some(width);
+            }
+            name = made.of;
+        }
+        false
     }
 }
 
@@ -89,8 +149,8 @@ fn dequantised<'a>(graph: &Graph<'a>, name: &[u8]) -> Option<Weights<'a>> {
     })
 }
 
-/// How many there are, if these are a product's weights with one scale a column.
-fn columns(graph: &Graph<'_>, weights: Weights<'_>) -> Option<usize> {
+/// Rows and columns, if these are a product's weights with one scale a column.
+fn sizes(graph: &Graph<'_>, weights: Weights<'_>) -> Option<[usize; 2]> {
     let (values, scale) = (graph.tensors.get(weights.values)?, graph.tensors.get(weights.scale)?);
     let &[rows, columns] = values.dims.as_slice() else {
         return None;
@@ -98,7 +158,7 @@ fn columns(graph: &Graph<'_>, weights: Weights<'_>) -> Option<usize> {
     let scaled = matches!(scale.dims.as_slice(), [1, n] | [n] if *n == columns);
     let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
     let whole = values.data.len() == rows.checked_mul(columns)? && scale.data.len() == columns.checked_mul(4)?;
-    (scaled && whole && rows > 0 && columns > 0).then_some(columns)
+    (scaled && whole && rows > 0 && columns > 0).then_some([rows, columns])
 }
 
 /// Whether this is a table with one scale a row.
@@ -108,7 +168,7 @@ fn is_table(graph: &Graph<'_>, weights: Weights<'_>) -> bool {
 }
 
 /// The scales of the columns as a list, and the sum of each column: what a row's least number contributes.
-fn summed(graph: &Graph<'_>, weights: Weights<'_>, columns: usize) -> [Vec<u8>; 2] {
+fn prepare(graph: &Graph<'_>, weights: Weights<'_>, columns: usize) -> [Vec<u8>; 2] {
     let data = |name: &[u8]| graph.tensors.get(name).map_or(&[][..], |tensor| tensor.data);
     let (values, scales) = (data(weights.values), data(weights.scale));
     let mut sums = vec![0_i64; columns];
@@ -142,39 +202,78 @@ pub(super) fn tensor(kind: u64, dims: &[usize], name: &[u8], data: &[u8]) -> Vec
     message.0
 }
 
-/// Where a product ends: with itself, the bias that is added to it, or the GELU of the sum.
+/// Where a product ends: with itself, the bias that is added to it, or what becomes of the sum.
 struct End<'a> {
     node: usize,
     output: &'a [u8],
     bias: Option<&'a [u8]>,
-    gelu: bool,
+    then: Then<'a>,
 }
 
-fn end<'a>(graph: &Graph<'a>, product: usize, output: &'a [u8], columns: usize) -> End<'a> {
+/// What a product's rows become at last.
+enum Then<'a> {
+    Themselves,
+    Gelu,
+    /// They are added to others, and the sum is normalised.
+    Norm {
+        added: &'a [u8],
+        gain: &'a [u8],
+        offset: &'a [u8],
+        epsilon: f32,
+    },
+}
+
+fn end<'a>(graph: &Graph<'a>, rows: &Rows<'a>, product: usize, output: &'a [u8], columns: usize) -> End<'a> {
     let bias = graph.only_reader(output, "Add").and_then(|index| {
         let node = &graph.nodes[index];
         let bias = other_input(node, output)?;
-        let tensor = graph.tensors.get(bias)?;
-        (tensor.kind == FLOAT && tensor.dims == [columns as u64]).then_some((index, bias, *node.outputs.first()?))
+        is_line(graph, bias, columns).then_some((index, bias, *node.outputs.first()?))
     });
-    let (node, bias, output) = match bias {
-        Some((node, bias, output)) => (node, Some(bias), output),
+    let (node, bias, biased) = match bias {
+        Some((node, bias, biased)) => (node, Some(bias), biased),
         None => (product, None, output),
     };
-    match gelu(graph, output) {
-        Some((node, output)) => End {
-            node,
-            output,
-            bias,
-            gelu: true,
-        },
-        None => End {
-            node,
-            output,
-            bias,
-            gelu: false,
-        },
+    let gelu = || gelu(graph, biased).map(|(node, output)| (node, output, Then::Gelu));
+    let norm = || {
+        bias?;
+        let (node, end, then) = norm(graph, biased, columns)?;
+        let Then::Norm { added, .. } = then else { return None };
+        rows.same_shape(output, added, columns).then_some((node, end, then))
+    };
+    let (node, output, then) = gelu().or_else(norm).unwrap_or((node, biased, Then::Themselves));
+    End {
+        node,
+        output,
+        bias,
+        then,
     }
+}
+
+/// Whether the file stores one float a column under this name.
+fn is_line(graph: &Graph<'_>, name: &[u8], columns: usize) -> bool {
+    let tensor = graph.tensors.get(name);
+    tensor.is_some_and(|tensor| tensor.kind == FLOAT && tensor.dims == [columns as u64])
+}
+
+/// The node that ends the sum of `x` and something else and its `LayerNormalization`, if nothing else reads what lies between;
+/// and its output.
+fn norm<'a>(graph: &Graph<'a>, x: &[u8], columns: usize) -> Option<(usize, &'a [u8], Then<'a>)> {
+    let sum = &graph.nodes[graph.only_reader(x, "Add")?];
+    let end = graph.only_reader(sum.outputs.first()?, "LayerNormalization")?;
+    let node = &graph.nodes[end];
+    let (&[_, gain, offset], &[output]) = (node.inputs.as_slice(), node.outputs.as_slice()) else {
+        return None;
+    };
+    let fits = matches!(node.attribute("axis").as_slice(), [] | [-1])
+        && is_line(graph, gain, columns)
+        && is_line(graph, offset, columns);
+    let then = Then::Norm {
+        added: other_input(sum, x)?,
+        gain,
+        offset,
+        epsilon: node.float("epsilon").unwrap_or(DEFAULT_EPSILON),
+    };
+    fits.then_some((end, output, then))
 }
 
 /// The node that ends `x/2 (1 + erf(x/√2))`, in the ways in which exporters write it, if nothing else reads `x`; and its output.
@@ -245,17 +344,30 @@ fn round(left: &[u8]) -> NewNode {
     }
 }
 
-/// Steps times weights, then as large as the rows' steps, with what the rows' least numbers add, and all up to the end.
+/// Steps times weights, then all up to the end.
 fn product(left: &[u8], weights: Weights<'_>, output: &[u8], end: &End<'_>) -> [NewNode; 2] {
     let [scales, sums] = prepared_names(weights);
     let [rounded, least, step] = rounded_names(left);
     let whole = part(output, "whole");
-    let mut parts = vec![whole.clone(), step, least, sums];
+    let mut parts = vec![whole.clone(), step, least, scales, sums];
     parts.extend(end.bias.map(<[u8]>::to_vec));
+    let attributes = match end.then {
+        Then::Themselves => Vec::new(),
+        Then::Gelu => vec![(rows::GELU, Attribute::Int(1))],
+        Then::Norm {
+            added,
+            gain,
+            offset,
+            epsilon,
+        } => {
+            parts.extend([added, gain, offset].map(<[u8]>::to_vec));
+            vec![(rows::EPSILON, Attribute::Float(epsilon))]
+        }
+    };
     let multiplied = NewNode {
-        domain: RUNTIME,
-        operator: "MatMulIntegerToFloat",
-        inputs: vec![rounded, weights.values.to_vec(), ONE.to_vec(), scales, ZERO.to_vec()],
+        domain: "",
+        operator: "MatMulInteger",
+        inputs: vec![rounded, weights.values.to_vec()],
         outputs: vec![whole],
         attributes: Vec::new(),
     };
@@ -264,7 +376,7 @@ fn product(left: &[u8], weights: Weights<'_>, output: &[u8], end: &End<'_>) -> [
         operator: rows::SCALE_ROWS,
         inputs: parts,
         outputs: vec![end.output.to_vec()],
-        attributes: vec![(rows::GELU, Attribute::Int(end.gelu.into()))],
+        attributes,
     };
     [multiplied, scaled]
 }

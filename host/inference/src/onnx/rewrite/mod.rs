@@ -1,6 +1,6 @@
 //! Makes graphs with int8 weights faster, before ONNX Runtime loads them.
 //!
-//! **Promise.** Products of int8 weights become products of integers, the bias and the GELU that follow them included
+//! **Promise.** Products of int8 weights become products of integers together with the bias, GELU or norm that follows them
 //! ([`integer_weights`]), and attention becomes one operator ([`attention`]). What nothing reads any more is left out;
 //! everything else in the file is copied byte by byte. A row's result never depends on the other rows of a batch. A graph
 //! without such weights, or with graphs in its nodes, is left alone, and so is every graph on a CPU without instructions for it
@@ -20,8 +20,6 @@ use super::operators;
 use super::protobuf::{Field, Fields, Message, Value};
 use graph_proto::{Graph, number, text};
 
-/// The domain of ONNX Runtime's own operators.
-const RUNTIME: &str = "com.microsoft";
 /// The first version of ONNX's operators with which all that is looked for means what is written here.
 const FIRST_OPSET: u64 = 13;
 
@@ -56,7 +54,6 @@ enum Attribute {
 /// The file with all that was found replaced, or `None` if there was nothing. Errors are reasons.
 pub(crate) fn rewrite(model: &[u8]) -> Result<Option<Vec<u8>>, String> {
     let mut graph = None;
-    let mut has_runtime = false;
     let mut version = 0;
     for field in Fields(model) {
         let Field {
@@ -64,10 +61,7 @@ pub(crate) fn rewrite(model: &[u8]) -> Result<Option<Vec<u8>>, String> {
         } = field?;
         match (field, value) {
             (7, Value::Bytes(bytes)) => graph = Some(bytes),
-            (8, Value::Bytes(opset)) => match text(opset, 1)?.unwrap_or_default() {
-                b"" => version = number(opset, 2)?,
-                domain => has_runtime |= domain == RUNTIME.as_bytes(),
-            },
+            (8, Value::Bytes(opset)) if text(opset, 1)?.unwrap_or_default().is_empty() => version = number(opset, 2)?,
             _ => {}
         }
     }
@@ -86,16 +80,9 @@ pub(crate) fn rewrite(model: &[u8]) -> Result<Option<Vec<u8>>, String> {
             out.0.extend_from_slice(field.raw);
         }
     }
-    let missing = if has_runtime {
-        &[operators::DOMAIN][..]
-    } else {
-        &[operators::DOMAIN, RUNTIME]
-    };
-    for domain in missing {
-        let mut opset = Message::default();
-        opset.bytes(1, domain.as_bytes()).number(2, 1);
-        out.bytes(8, &opset.0);
-    }
+    let mut opset = Message::default();
+    opset.bytes(1, operators::DOMAIN.as_bytes()).number(2, 1);
+    out.bytes(8, &opset.0);
     Ok(Some(out.0))
 }
 
@@ -104,11 +91,10 @@ fn rewrite_graph(message: &[u8]) -> Result<Option<Vec<u8>>, String> {
         return Ok(None);
     };
     let mut edit = Edit::default();
-    integer_weights::replace(&graph, &mut edit);
-    if edit.at.is_empty() {
+    let attended = attention::replace(&graph, &mut edit);
+    if !integer_weights::replace(&graph, &attended, &mut edit) {
         return Ok(None);
     }
-    attention::replace(&graph, &mut edit);
     write(message, &graph, &edit).map(Some)
 }
 
@@ -121,7 +107,7 @@ fn write(message: &[u8], graph: &Graph<'_>, edit: &Edit) -> Result<Vec<u8>, Stri
         match (number, value) {
             (1, Value::Bytes(_)) => {
                 for node in edit.at.get(&index).into_iter().flatten() {
-                    out.bytes(1, &node.encoded());
+                    out.bytes(1, &node.encoded(&read));
                 }
                 if live.contains(&index) {
                     out.0.extend_from_slice(raw);
@@ -159,13 +145,14 @@ fn live<'a>(graph: &'a Graph<'_>, edit: &'a Edit) -> (HashSet<usize>, HashSet<&'
 }
 
 impl NewNode {
-    fn encoded(&self) -> Vec<u8> {
+    /// Without a name for an output that nobody reads: it is not made then.
+    fn encoded(&self, read: &HashSet<&[u8]>) -> Vec<u8> {
         let mut node = Message::default();
         for input in &self.inputs {
             node.bytes(1, input);
         }
         for output in &self.outputs {
-            node.bytes(2, output);
+            node.bytes(2, if read.contains(output.as_slice()) { output } else { b"" });
         }
         let name = self.outputs.first().map_or(&[][..], Vec::as_slice);
         node.bytes(3, &part(name, "node")).bytes(4, self.operator.as_bytes());
@@ -218,16 +205,15 @@ mod tests {
     use super::{Field, Fields, Message, Value, rewrite, text};
     use crate::onnx::test_files;
 
-    /// The operators of a model, with one that ends in a GELU by a name of its own.
+    /// The operators of a model, with what else becomes of the rows of a product.
     fn operators(model: &[u8]) -> Vec<String> {
         let graph = within(model, 7).pop().unwrap();
-        let nodes = within(graph, 1).into_iter();
-        let named = nodes.map(|node| {
-            let operator = String::from_utf8(text(node, 4).unwrap().unwrap().to_vec()).unwrap();
-            let is_on =
-                |attribute: &&[u8]| text(attribute, 1) == Ok(Some(b"gelu")) && super::number(attribute, 3) == Ok(1);
-            let bent = within(node, 5).iter().any(is_on);
-            if bent { format!("{operator}, GELU") } else { operator }
+        let named = within(graph, 1).into_iter().map(|node| {
+            let attributes = within(node, 5);
+            let attributes = attributes.iter().map(|attribute| text(attribute, 1).unwrap().unwrap());
+            let extras = attributes.filter(|name| [&b"gelu"[..], b"epsilon", b"round"].contains(name));
+            let parts = [text(node, 4).unwrap().unwrap()].into_iter().chain(extras);
+            String::from_utf8(parts.collect::<Vec<_>>().join(&b' ')).unwrap()
         });
         let mut named: Vec<String> = named.collect();
         named.sort_unstable();
@@ -269,7 +255,7 @@ mod tests {
     fn plain_layer(edit: impl Fn(&mut Vec<Vec<u8>>)) -> Vec<u8> {
         let mut graph = Message::default();
         let mut nodes = Vec::new();
-        for weights in ["wq", "wk", "wv", "wi", "wo"] {
+        for weights in ["wq", "wk", "wv", "wa", "wi", "wo"] {
             let [values, wide, scale] = ["int8", "wide", "scale"].map(|part| format!("{weights}/{part}"));
             graph.bytes(5, &tensor(INT8, &[4, 4], values.as_bytes(), &[1; 16]));
             graph.bytes(5, &tensor(FLOAT, &[1, 4], scale.as_bytes(), &[0; 16]));
@@ -282,7 +268,9 @@ mod tests {
                 .flat_map(|number| number.to_le_bytes())
                 .collect::<Vec<u8>>()
         };
-        graph.bytes(5, &tensor(FLOAT, &[4], b"bias", &[0; 16]));
+        for line in ["bias", "gain", "offset"] {
+            graph.bytes(5, &tensor(FLOAT, &[4], line.as_bytes(), &[0; 16]));
+        }
         graph.bytes(5, &tensor(INT64, &[4], b"split", &integers(&[0, 0, 2, 2])));
         graph.bytes(5, &tensor(INT64, &[3], b"joined", &integers(&[0, 0, 4])));
         for (name, number) in [
@@ -309,14 +297,21 @@ mod tests {
             node("MatMul", &["shares", "v/turned"], "seen", &[]),
             node("Transpose", &["seen"], "back", &[0, 2, 1, 3]),
             node("Reshape", &["back", "joined"], "attended", &[]),
-            node("MatMul", &["attended", "wi"], "inner/matmul", &[]),
+            node("MatMul", &["attended", "wa"], "out/matmul", &[]),
+            node("Add", &["out/matmul", "bias"], "out", &[]),
+            node("Add", &["x", "out"], "sum", &[]),
+            node("LayerNormalization", &["sum", "gain", "offset"], "normed", &[]),
+            node("MatMul", &["normed", "wi"], "inner/matmul", &[]),
             node("Add", &["inner/matmul", "bias"], "inner", &[]),
             node("Mul", &["inner", "root"], "in", &[]),
             node("Erf", &["in"], "erf", &[]),
             node("Add", &["erf", "one"], "up", &[]),
             node("Mul", &["inner", "up"], "twice", &[]),
             node("Mul", &["twice", "half"], "bent", &[]),
-            node("MatMul", &["bent", "wo"], "y", &[]),
+            node("MatMul", &["bent", "wo"], "outer/matmul", &[]),
+            node("Add", &["outer/matmul", "bias"], "outer", &[]),
+            node("Add", &["outer", "normed"], "outer/sum", &[]),
+            node("LayerNormalization", &["outer/sum", "gain", "offset"], "y", &[]),
         ]);
         edit(&mut nodes);
         for node in nodes {
@@ -335,13 +330,17 @@ mod tests {
     #[test]
     fn a_plain_layer_becomes_products_of_integers_around_one_attention() {
         let written = rewrite(&plain_layer(|_| {})).unwrap().expect("it is rewritten");
-        let products = ["MatMulIntegerToFloat"; 5];
-        let rounds = ["RoundRows"; 3];
-        let scales = ["ScaleRows", "ScaleRows", "ScaleRows", "ScaleRows", "ScaleRows, GELU"];
-        assert_eq!(
-            operators(&written),
-            [&["Attend"][..], &products, &rounds, &scales].concat()
-        );
+        let mut wanted = [
+            &["Attend"][..],
+            &["MatMulInteger"; 6],
+            // Of what comes in, and of what was attended.
+            &["RoundRows"; 2],
+            &["ScaleRows"; 3],
+            &["ScaleRows epsilon round", "ScaleRows gelu round", "ScaleRows epsilon"],
+        ]
+        .concat();
+        wanted.sort_unstable();
+        assert_eq!(operators(&written), wanted);
     }
 
     #[test]
@@ -361,13 +360,20 @@ mod tests {
             &node("Mul", &["twice", "half"], "bent", &[]),
             &node("Mul", &["twice", "scale"], "bent", &[]),
         );
-        assert_eq!((count(&other, "ScaleRows, GELU"), count(&other, "Erf")), (0, 1));
+        assert_eq!((count(&other, "ScaleRows gelu round"), count(&other, "Erf")), (0, 1));
         // Somebody else reads the product, so the bias is added by itself.
         let other = replaced(
-            &node("MatMul", &["bent", "wo"], "y", &[]),
-            &node("Add", &["bent", "inner/matmul"], "y", &[]),
+            &node("MatMul", &["bent", "wo"], "outer/matmul", &[]),
+            &node("Add", &["bent", "inner/matmul"], "outer/matmul", &[]),
         );
-        assert_eq!((count(&other, "ScaleRows, GELU"), count(&other, "Add")), (0, 3));
+        assert_eq!((count(&other, "ScaleRows gelu"), count(&other, "Erf")), (0, 1));
+        // What is added may be of another shape: nothing says that the product stems from it.
+        let other = replaced(
+            &node("Add", &["x", "out"], "sum", &[]),
+            &node("Add", &["mask", "out"], "sum", &[]),
+        );
+        let norms = ["ScaleRows epsilon round", "ScaleRows epsilon", "LayerNormalization"];
+        assert_eq!(norms.map(|name| count(&other, name)), [0, 1, 1]);
     }
 
     #[test]
@@ -377,12 +383,16 @@ mod tests {
         let count = |name: &str| written.iter().filter(|operator| *operator == name).count();
         let kinds = [
             "Attend",
-            "MatMulIntegerToFloat",
+            "MatMulInteger",
             "RoundRows",
             "ScaleRows",
-            "ScaleRows, GELU",
+            "ScaleRows gelu round",
+            "ScaleRows epsilon round",
+            "ScaleRows epsilon",
+            "LayerNormalization epsilon",
         ];
-        assert_eq!(kinds.map(count), [6, 36, 24, 30, 6]);
+        // The first norm follows the tables, the last rows are not rounded.
+        assert_eq!(kinds.map(count), [6, 36, 7, 18, 6, 11, 1, 1]);
         assert_eq!(["MatMul", "Softmax", "Erf", "Transpose"].map(count), [0; 4]);
     }
 }
