@@ -1,8 +1,8 @@
 //! The only thread that writes, and the group commit.
 //!
 //! **Problem.** An fsync takes milliseconds, so one per submission is a few hundred submissions a second.
-//! **Promise.** Writes that wait at the same time share one `BEGIN IMMEDIATE … COMMIT`; each is answered
-//! after it; one that fails takes none with it. **Cost.** A lone write among many waits for the group, at
+//! **Promise.** Writes that wait at the same time, or come while others of the group are made, share one
+//! `BEGIN IMMEDIATE … COMMIT`; each is answered after it; one that fails takes none with it. **Cost.** A lone write among many waits for the group, at
 //! most `limits::GROUP_WRITES` others. A group with a write that fails is made twice, the second time with a
 //! savepoint for each. **Rejected.** One transaction per write on a connection pool: SQLite has one writer
 //! anyhow, and every write would pay its own fsync. Savepoints from the start: they copy every page before it
@@ -249,25 +249,12 @@ struct Committer {
     _lock: FileLock,
 }
 
-/// Whether the writes of a group can be undone one by one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Isolation {
-    Together,
-    Apart,
-}
-
 impl Committer {
     fn serve(mut self) {
-        while let Some(group) = self.gather() {
-            if group.is_empty() {
-                self.checkpoint_if_due();
-                continue;
+        while let Ok(first) = self.first() {
+            if let Some(first) = first {
+                self.commit(first);
             }
-            self.latest_group = group.len();
-            metrics::GROUP_WRITES.observe(group.len() as f64);
-            let began = Instant::now();
-            self.commit(group);
-            self.latest_commit = began.elapsed();
             self.checkpoint_if_due();
         }
         if self.fatal.get().is_none() && self.interval.is_some() {
@@ -275,49 +262,48 @@ impl Committer {
         }
     }
 
-    /// Waits for a first write, takes what else waits, and lingers while the group is smaller than the one
-    /// before. Empty when an interval checkpoint is due; `None` when the store was closed.
-    fn gather(&self) -> Option<Vec<Box<dyn Job>>> {
-        let first = match (self.interval, self.unsynced_since) {
+    /// Waits for the first write of a group. Nothing when an interval checkpoint is due; an error when the store was
+    /// closed.
+    fn first(&self) -> std::result::Result<Option<Box<dyn Job>>, mpsc::RecvError> {
+        match (self.interval, self.unsynced_since) {
             (Some(interval), Some(since)) => match self.jobs.recv_timeout(interval.saturating_sub(since.elapsed())) {
-                Ok(job) => job,
-                Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
-                Err(RecvTimeoutError::Disconnected) => return None,
+                Ok(job) => Ok(Some(job)),
+                Err(RecvTimeoutError::Timeout) => Ok(None),
+                Err(RecvTimeoutError::Disconnected) => Err(mpsc::RecvError),
             },
-            _ => self.jobs.recv().ok()?,
-        };
-        let mut group = Vec::with_capacity(self.latest_group.min(limits::GROUP_WRITES));
-        group.push(first);
-        let linger = (self.latest_commit / limits::GROUP_LINGER_PART).min(limits::GROUP_LINGER_LONGEST);
-        let deadline = Instant::now() + linger;
-        while group.len() < limits::GROUP_WRITES {
-            if let Ok(job) = self.jobs.try_recv() {
-                group.push(job);
-                continue;
-            }
-            if group.len() >= self.latest_group {
-                break;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.jobs.recv_timeout(left) {
-                Ok(job) => group.push(job),
-                Err(_) => break,
-            }
+            _ => self.jobs.recv().map(Some),
         }
-        Some(group)
     }
 
-    fn commit(&mut self, mut group: Vec<Box<dyn Job>>) {
-        let failure = match self.fatal.get() {
+    /// The next write of a group of `taken`: one that waits, or comes until then if the group is smaller than the one before.
+    fn next(&self, taken: usize, until: Instant) -> Option<Box<dyn Job>> {
+        if taken >= limits::GROUP_WRITES {
+            return None;
+        }
+        match self.jobs.try_recv() {
+            Err(mpsc::TryRecvError::Empty) if taken < self.latest_group => {
+                let left = until.saturating_duration_since(Instant::now());
+                self.jobs.recv_timeout(left).ok()
+            }
+            next => next.ok(),
+        }
+    }
+
+    fn commit(&mut self, first: Box<dyn Job>) {
+        let mut group = vec![first];
+        let result = match self.fatal.get() {
             Some(why) => Err(Error::Fatal(why.clone())),
             None => {
-                let timer = metrics::COMMIT_SECONDS.start_timer();
+                let began = Instant::now();
                 let result = self.transact(&mut group);
-                timer.observe_duration();
+                self.latest_commit = began.elapsed();
+                metrics::COMMIT_SECONDS.observe(self.latest_commit.as_secs_f64());
                 result
             }
         };
-        match failure {
+        self.latest_group = group.len();
+        metrics::GROUP_WRITES.observe(group.len() as f64);
+        match result {
             Ok(effects) => {
                 self.unsynced_since.get_or_insert_with(Instant::now);
                 // Events first: who was answered finds the events of its write already told.
@@ -347,16 +333,17 @@ impl Committer {
         }
     }
 
-    fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<Effects> {
+    /// Makes and commits the changes of a group, and of all that come meanwhile, which join it.
+    fn transact(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<Effects> {
         self.run("BEGIN IMMEDIATE")?;
-        let all = match self.make_all(group, Isolation::Together)? {
+        let all = match self.make_together(group)? {
             Some(all) => all,
             None => {
                 self.run("ROLLBACK")?;
                 // They may be of a form that was not recorded after all.
                 self.plans.clear();
                 self.run("BEGIN IMMEDIATE")?;
-                self.make_all(group, Isolation::Apart)?.unwrap_or_default()
+                self.make_apart(group)?
             }
         };
         write_counts(&self.connection, &all)?;
@@ -364,35 +351,53 @@ impl Committer {
         Ok(all)
     }
 
-    /// Makes the changes of a group in the open transaction. `None`: one was refused, so that none may stay.
-    fn make_all(&mut self, group: &mut [Box<dyn Job>], isolation: Isolation) -> Result<Option<Effects>> {
+    /// Makes changes as they come. `None`: one was refused, so that none may stay.
+    fn make_together(&mut self, group: &mut Vec<Box<dyn Job>>) -> Result<Option<Effects>> {
+        let linger = (self.latest_commit / limits::GROUP_LINGER_PART).min(limits::GROUP_LINGER_LONGEST);
+        let until = Instant::now() + linger;
         let mut all = Effects::default();
-        for job in group {
-            if isolation == Isolation::Apart {
-                self.run("SAVEPOINT one_write")?;
+        let mut made = 0;
+        while let Some(job) = group.get_mut(made) {
+            match self.make(job)? {
+                Some(effects) => all.merge(effects),
+                None => return Ok(None),
             }
-            let mut write = Write {
-                connection: &self.connection,
-                plans: &mut self.plans,
-                effects: Effects::default(),
-            };
-            let made = job.make(&mut write);
-            let effects = write.effects;
-            match made {
-                Made::Kept => all.merge(effects),
-                Made::Fatal(why) => return Err(Error::Fatal(why)),
-                Made::Refused if self.connection.is_autocommit() => {
-                    // SQLite rolled back everything, as it may when the disk is full.
-                    return Err(Error::Full { operation: "write" });
-                }
-                Made::Refused if isolation == Isolation::Together => return Ok(None),
-                Made::Refused => self.run("ROLLBACK TO one_write")?,
-            }
-            if isolation == Isolation::Apart {
-                self.run("RELEASE one_write")?;
-            }
+            made += 1;
+            group.extend(self.next(made, until));
         }
         Ok(Some(all))
+    }
+
+    /// Makes changes of which one is refused: it alone is left out.
+    fn make_apart(&mut self, group: &mut [Box<dyn Job>]) -> Result<Effects> {
+        let mut all = Effects::default();
+        for job in group {
+            self.run("SAVEPOINT one_write")?;
+            match self.make(job)? {
+                Some(effects) => all.merge(effects),
+                None => self.run("ROLLBACK TO one_write")?,
+            }
+            self.run("RELEASE one_write")?;
+        }
+        Ok(all)
+    }
+
+    /// Makes a change in the open transaction. `None`: it was refused.
+    fn make(&mut self, job: &mut Box<dyn Job>) -> Result<Option<Effects>> {
+        let mut write = Write {
+            connection: &self.connection,
+            plans: &mut self.plans,
+            effects: Effects::default(),
+        };
+        let made = job.make(&mut write);
+        let effects = write.effects;
+        match made {
+            Made::Kept => Ok(Some(effects)),
+            Made::Fatal(why) => Err(Error::Fatal(why)),
+            // SQLite rolled back everything, as it may when the disk is full.
+            Made::Refused if self.connection.is_autocommit() => Err(Error::Full { operation: "write" }),
+            Made::Refused => Ok(None),
+        }
     }
 
     fn run(&self, statement: &'static str) -> Result<()> {
