@@ -8,7 +8,10 @@ use llama_cpp_sys_2 as sys;
 
 use super::threads::Threads;
 use super::{Model, Token, reason};
-use crate::limits;
+use crate::{limits, native_log};
+
+/// What llama.cpp answers when the abort callback ended a step.
+const STOPPED: i32 = 2;
 
 /// How a context is laid out.
 #[derive(Debug, Clone, Copy)]
@@ -119,12 +122,15 @@ impl<'m> Context<'m> {
         }
         self.watch.nodes.set(0);
         self.watch.stop.set(std::ptr::from_ref(&stop).cast());
-        // SAFETY: context and batch live; the batch is filled up to `n_tokens`.
-        let outcome = unsafe { sys::llama_decode(self.context.as_ptr(), self.batch) };
+        let decode = || {
+            // SAFETY: context and batch live; the batch is filled up to `n_tokens`.
+            unsafe { sys::llama_decode(self.context.as_ptr(), self.batch) }
+        };
+        let outcome = native_log::held(decode, |outcome| *outcome != STOPPED);
         self.watch.stop.set(std::ptr::null());
         match outcome {
             0 => Ok(Step::Done),
-            2 => Ok(Step::Stopped),
+            STOPPED => Ok(Step::Stopped),
             1 => Err(reason("no room is left in the context")),
             code => Err(reason(&format!("llama.cpp cannot evaluate (code {code})"))),
         }
