@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use formwork_inference::{
     CallContext, Error, FinishReason, GenerationRequest, Inference, ModelSpec, ModelTask, Options, Priority,
 };
-use support::{ask, call, generator, options, service, spec};
+use support::{ask, call, generator, options, service, spec, written};
 
 #[tokio::test]
 async fn greedy_text_streams_in_order_and_is_the_same_twice() {
@@ -301,13 +301,7 @@ async fn a_deadline_ends_a_generation_and_a_queued_one() {
         }
     };
     assert!(matches!(error, Error::DeadlineExceeded), "{error}");
-    inference
-        .generate("late", ask("Hi", 1), &call())
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    written(&inference, "late", "Hi", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

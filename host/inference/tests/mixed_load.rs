@@ -9,17 +9,11 @@
 mod support;
 
 use formwork_inference::Inference;
-use support::{ask, call, encoder, generator, options, service, texts};
+use support::{ask, call, encoder, generator, options, service, texts, written};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn embeddings_and_generations_at_the_same_time_do_not_disturb_each_other() {
-    let alone = service()
-        .generate("smol", ask("Name the capital of France.", 8), &call())
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let alone = written(service(), "smol", "Name the capital of France.", 8).await;
     let vector = service()
         .embed("minilm", texts(&["alone"]), &call())
         .await

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use formwork_inference::{Error, Inference};
-use support::{ask, call, generator, options};
+use support::{ask, call, generator, options, written};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
@@ -35,35 +35,17 @@ async fn a_generation_that_is_told_to_stop_is_no_error() {
     tracing::subscriber::set_global_default(errors).unwrap();
     let inference = Inference::start(options(), vec![generator("told")]).unwrap();
     // So that what follows meets a model that is ready.
-    inference
-        .generate("told", ask("Hi", 1), &call())
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    written(&inference, "told", "Hi", 1).await;
     let mut late = call();
     late.deadline = Some(Instant::now() + Duration::from_millis(100));
     // Its prompt takes most of a second, in steps of some tenths.
     let long = inference.generate("told", ask(&"A letter about a table. ".repeat(140), 900), &late);
     let ended = match long.await {
-        Ok(mut running) => loop {
-            match running.next().await {
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("900 tokens within a tenth of a second"),
-                Err(error) => break error,
-            }
-        },
+        Ok(mut running) => running.text().await.expect_err("900 tokens within a tenth of a second"),
         Err(error) => error,
     };
     assert!(matches!(ended, Error::DeadlineExceeded), "{ended}");
     // The next one has its turn after the stopped step.
-    inference
-        .generate("told", ask("Hi", 1), &call())
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    written(&inference, "told", "Hi", 1).await;
     assert_eq!(count.load(Ordering::Relaxed), 0);
 }

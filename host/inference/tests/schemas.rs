@@ -5,7 +5,7 @@ mod support;
 
 use formwork_inference::{Error, FinishReason, GenerationRequest};
 use serde_json::{Value, json};
-use support::{ask, call, service};
+use support::{ask, call, service, written};
 
 async fn constrained(schema: &Value, prompt: &str, temperature: f32) -> (Value, FinishReason) {
     let request = GenerationRequest {
@@ -118,13 +118,7 @@ async fn hostile_schemas_are_typed_errors_and_the_model_still_answers() {
             other => panic!("{shown}: {other:?}"),
         }
     }
-    service()
-        .generate("smol", ask("Hi", 2), &call())
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    written(service(), "smol", "Hi", 2).await;
 }
 
 #[tokio::test]

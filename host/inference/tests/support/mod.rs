@@ -103,6 +103,13 @@ pub(crate) fn ask(prompt: &str, max_tokens: u32) -> GenerationRequest {
     }
 }
 
+/// What the model writes.
+pub(crate) async fn written(inference: &Inference, model: &str, prompt: &str, max_tokens: u32) -> String {
+    let completion = inference.generate(model, ask(prompt, max_tokens), &call()).await;
+    let text = completion.expect("it begins").text().await;
+    text.expect("it ends")
+}
+
 pub(crate) fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }

@@ -2,8 +2,8 @@
 //!
 //! **Problem.** An fsync takes milliseconds, so one per submission is a few hundred submissions a second.
 //! **Promise.** Writes that wait at the same time, or come while others of the group are made, share one
-//! `BEGIN IMMEDIATE … COMMIT`; each is answered after it; one that fails takes none with it. **Cost.** A lone write among many waits for the group, at
-//! most `limits::GROUP_WRITES` others. A group with a write that fails is made twice, the second time with a
+//! `BEGIN IMMEDIATE … COMMIT`; each is answered after it; one that fails takes none with it. **Cost.** A lone
+//! write among many waits for the group, at most `limits::GROUP_WRITES` others. A group with a write that fails is made twice, the second time with a
 //! savepoint for each. **Rejected.** One transaction per write on a connection pool: SQLite has one writer
 //! anyhow, and every write would pay its own fsync. Savepoints from the start: they copy every page before it
 //! is changed, a seventh of the CPU time of a task, for failures that are rare.

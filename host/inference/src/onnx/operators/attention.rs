@@ -1,13 +1,12 @@
 //! Attention: what lies between the projections of an encoder's layer and its output.
 
 use multiversion::multiversion;
-use multiversion::target::target_cfg_f;
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
 };
-use ort::value::TensorElementType;
+use ort::value::{Shape, TensorElementType};
 
-use super::{FLOATS, input, output, shaped_like_the_first, share, size, vector};
+use super::{FLOATS, input, output, set_output, share, size, vector};
 
 pub(in crate::onnx) const ATTEND: &str = "Attend";
 /// Attributes: numbers of a head; what products of queries and keys are multiplied with; 1: a token that may look at none
@@ -63,7 +62,7 @@ impl Operator for Attend {
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
-        shaped_like_the_first(context)
+        set_output(context, 0, TensorElementType::Float32, Shape::clone)
     }
 }
 
@@ -249,7 +248,7 @@ fn fill(lanes: &mut [[f32; LANES]], mask: &[f32], tokens: usize) {
 /// The product of a few rows, `stride` apart, and a matrix of so many vectors a row.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
 fn multiply(rows: &[f32], stride: usize, matrix: &[[f32; LANES]], lanes: usize, product: &mut [[f32; LANES]]) {
-    const FMA: bool = cfg!(target_arch = "aarch64") || target_cfg_f!(target_feature = "fma");
+    const FMA: bool = vector::has_fma!();
     for lane in 0..lanes {
         let mut sums = [[0.0; LANES]; TOGETHER];
         for (at, line) in matrix.chunks_exact(lanes).enumerate() {
@@ -270,7 +269,7 @@ fn multiply(rows: &[f32], stride: usize, matrix: &[[f32; LANES]], lanes: usize, 
 /// Scores under their mask become shares that add up to one; all of them `of_none` where there is nothing to look at.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
 fn soften(scores: &mut [[f32; LANES]], mask: &[[f32; LANES]], of_none: f32) {
-    const FMA: bool = cfg!(target_arch = "aarch64") || target_cfg_f!(target_feature = "fma");
+    const FMA: bool = vector::has_fma!();
     let mut highest = [f32::NEG_INFINITY; LANES];
     for (lane, mask) in scores.iter_mut().zip(mask) {
         for ((highest, score), mask) in highest.iter_mut().zip(lane).zip(mask) {

@@ -13,7 +13,7 @@ mod vector;
 use std::sync::{Mutex, PoisonError};
 
 use ort::operator::{ComputeContext, OperatorDomain, OperatorInput, ShapeInferenceContext};
-use ort::value::{Shape, TensorElementType, ValueRef, ValueRefMut};
+use ort::value::{Shape, TensorElementType, ValueRef, ValueRefMut, ValueType};
 
 /// What the operators' names belong to.
 pub(super) const DOMAIN: &str = "formwork";
@@ -41,11 +41,28 @@ fn output(context: &ComputeContext, index: usize, shape: Shape) -> ort::Result<V
     output.ok_or_else(|| ort::Error::new("an output is missing"))
 }
 
-/// Tells the library that the only output is as large as the first input.
-fn shaped_like_the_first(context: &mut ShapeInferenceContext) -> ort::Result<()> {
-    match context.inputs().first() {
-        Some(first) => context.set_output(0, first),
-        None => Ok(()),
+/// Tells the library that an output is a tensor of this kind, with a shape made from that of the first input.
+fn set_output(
+    context: &mut ShapeInferenceContext,
+    index: usize,
+    ty: TensorElementType,
+    shape_from: fn(&Shape) -> Shape,
+) -> ort::Result<()> {
+    match context.inputs().into_iter().next() {
+        // A shape that is not known is given as that of a single number, which has no rows.
+        Some(ValueType::Tensor {
+            shape,
+            dimension_symbols,
+            ..
+        }) if !shape.is_empty() => context.set_output(
+            index,
+            &ValueType::Tensor {
+                ty,
+                shape: shape_from(&shape),
+                dimension_symbols,
+            },
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -3,14 +3,13 @@
 use std::iter::repeat_with;
 
 use multiversion::multiversion;
-use multiversion::target::target_cfg_f;
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
 };
 
-use ort::value::{PrimitiveTensorElementType, Shape, TensorElementType, ValueRefMut, ValueType};
+use ort::value::{PrimitiveTensorElementType, Shape, TensorElementType, ValueRefMut};
 
-use super::{FLOATS, input, output, share, size, vector};
+use super::{FLOATS, input, output, set_output, share, size, vector};
 
 pub(in crate::onnx) const ROUND_ROWS: &str = "RoundRows";
 pub(in crate::onnx) const SCALE_ROWS: &str = "ScaleRows";
@@ -240,32 +239,7 @@ impl<'a> Rounded<'a> {
     }
 }
 
-/// Tells the library that an output is a tensor of this kind, with a shape made from that of the first input.
-fn set_output(
-    context: &mut ShapeInferenceContext,
-    index: usize,
-    ty: TensorElementType,
-    shape_from: fn(&Shape) -> Shape,
-) -> ort::Result<()> {
-    match context.inputs().into_iter().next() {
-        // A shape that is not known is given as that of a single number, which has no rows.
-        Some(ValueType::Tensor {
-            shape,
-            dimension_symbols,
-            ..
-        }) if !shape.is_empty() => context.set_output(
-            index,
-            &ValueType::Tensor {
-                ty,
-                shape: shape_from(&shape),
-                dimension_symbols,
-            },
-        ),
-        _ => Ok(()),
-    }
-}
-
-/// Tells it about bytes, least numbers and steps, from the output `first` on.
+/// Tells the library about bytes, least numbers and steps, from the output `first` on.
 fn set_rounded(context: &mut ShapeInferenceContext, first: usize) -> ort::Result<()> {
     set_output(context, first, TensorElementType::Uint8, Shape::clone)?;
     set_output(context, first + 1, TensorElementType::Float32, one_a_row)?;
@@ -291,7 +265,7 @@ fn width(shape: &[i64]) -> ort::Result<usize> {
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
 fn round_rows(numbers: &[f32], width: usize, rounded: Rounded<'_>) {
-    const FMA: bool = cfg!(target_arch = "aarch64") || target_cfg_f!(target_feature = "fma");
+    const FMA: bool = vector::has_fma!();
     let rows = numbers.chunks_exact(width).zip(rounded.bytes.chunks_exact_mut(width));
     for ((numbers, bytes), (least, step)) in rows.zip(rounded.least.iter_mut().zip(rounded.step)) {
         (*least, *step) = round::<FMA>(numbers, bytes);
@@ -300,7 +274,7 @@ fn round_rows(numbers: &[f32], width: usize, rounded: Rounded<'_>) {
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
 fn scale_rows(columns: &Columns<'_>, part: Part<'_>) {
-    const FMA: bool = cfg!(target_arch = "aarch64") || target_cfg_f!(target_feature = "fma");
+    const FMA: bool = vector::has_fma!();
     let width = columns.sums.len();
     let mut part = part;
     let mut nobody_reads = vec![0.0; if part.rows.is_none() { width } else { 0 }];

@@ -1,5 +1,13 @@
 //! Functions of one number that compilers turn into vector instructions: no branch, no call.
 
+/// Whether the CPU that a multiversioned function is compiled for multiplies and adds in one step.
+macro_rules! has_fma {
+    () => {
+        cfg!(target_arch = "aarch64") || multiversion::target::target_cfg_f!(target_feature = "fma")
+    };
+}
+pub(super) use has_fma;
+
 /// `a * b + c`, in one step on CPUs that have `FMA`; others would call a function for that.
 #[inline(always)]
 pub(super) fn fused<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {

@@ -234,12 +234,8 @@ fn end<'a>(graph: &Graph<'a>, rows: &Rows<'a>, product: usize, output: &'a [u8],
         None => (product, None, output),
     };
     let gelu = || gelu(graph, biased).map(|(node, output)| (node, output, Then::Gelu));
-    let norm = || {
-        bias?;
-        let (node, end, then) = norm(graph, biased, columns)?;
-        let Then::Norm { added, .. } = then else { return None };
-        rows.same_shape(output, added, columns).then_some((node, end, then))
-    };
+    // An operator's inputs can be left out from the end only.
+    let norm = || bias.and_then(|_| norm(graph, rows, output, biased, columns));
     let (node, output, then) = gelu().or_else(norm).unwrap_or((node, biased, Then::Themselves));
     End {
         node,
@@ -255,20 +251,28 @@ fn is_line(graph: &Graph<'_>, name: &[u8], columns: usize) -> bool {
     tensor.is_some_and(|tensor| tensor.kind == FLOAT && tensor.dims == [columns as u64])
 }
 
-/// The node that ends the sum of `x` and something else and its `LayerNormalization`, if nothing else reads what lies between;
-/// and its output.
-fn norm<'a>(graph: &Graph<'a>, x: &[u8], columns: usize) -> Option<(usize, &'a [u8], Then<'a>)> {
+/// The node that ends the sum of `x`, which stems from `product`, with rows of the same shape, and its `LayerNormalization`, if
+/// nothing else reads what lies between; and its output.
+fn norm<'a>(
+    graph: &Graph<'a>,
+    rows: &Rows<'a>,
+    product: &'a [u8],
+    x: &[u8],
+    columns: usize,
+) -> Option<(usize, &'a [u8], Then<'a>)> {
     let sum = &graph.nodes[graph.only_reader(x, "Add")?];
     let end = graph.only_reader(sum.outputs.first()?, "LayerNormalization")?;
     let node = &graph.nodes[end];
     let (&[_, gain, offset], &[output]) = (node.inputs.as_slice(), node.outputs.as_slice()) else {
         return None;
     };
-    let fits = matches!(node.attribute("axis").as_slice(), [] | [-1])
+    let added = other_input(sum, x)?;
+    let fits = rows.same_shape(product, added, columns)
+        && matches!(node.attribute("axis").as_slice(), [] | [-1])
         && is_line(graph, gain, columns)
         && is_line(graph, offset, columns);
     let then = Then::Norm {
-        added: other_input(sum, x)?,
+        added,
         gain,
         offset,
         epsilon: node.float("epsilon").unwrap_or(DEFAULT_EPSILON),
