@@ -3,10 +3,12 @@
 //! **Problem.** An fsync takes milliseconds, so one per submission is a few hundred submissions a second.
 //! **Promise.** Writes that wait at the same time, or come while others of the group are made, share one
 //! `BEGIN IMMEDIATE … COMMIT`; each is answered after it; one that fails takes none with it. **Cost.** A lone
-//! write among many waits for the group, at most `limits::GROUP_WRITES` others. A group with a write that fails is made twice, the second time with a
-//! savepoint for each. **Rejected.** One transaction per write on a connection pool: SQLite has one writer
-//! anyhow, and every write would pay its own fsync. Savepoints from the start: they copy every page before it
-//! is changed, a seventh of the CPU time of a task, for failures that are rare.
+//! write among many waits for the group, at most `limits::GROUP_WRITES` others. A group with a write that fails is made
+//! twice, the second time with a savepoint for each. **Rejected.** One transaction per write on a connection pool:
+//! SQLite has one writer anyhow, and every write would pay its own fsync. Savepoints from the start: they copy every page
+//! before it is changed, a seventh of the CPU time of a task, for failures that are rare. Two groups that take turns, so
+//! that one talks to its clients while the other is committed: a tenth more enqueued over HTTP where an fsync takes
+//! 0.1 ms, for twice the fsyncs and a p95 a third longer.
 
 use super::{connection::Durability, effects::write_counts, failure::sql, lock::FileLock, plans::Plans};
 use crate::{Error, Result, StoreEvent, effects::Effects, limits, metrics};
@@ -275,7 +277,8 @@ impl Committer {
         }
     }
 
-    /// The next write of a group of `taken`: one that waits, or comes until then if the group is smaller than the one before.
+    /// The next write of a group of `taken`: one that waits, or comes until then if the group is smaller than the one
+    /// before.
     fn next(&self, taken: usize, until: Instant) -> Option<Box<dyn Job>> {
         if taken >= limits::GROUP_WRITES {
             return None;
