@@ -6,10 +6,9 @@
 //! while they compute) and by what native workers used for it. Who asks while credit is used up waits: a guest at the
 //! end of its epoch, a generation between two tokens, a run before it starts. They stand in line: whoever waits longest
 //! gets the next credit. Over seconds the pool uses what its rate says; a debt is paid back in full. **Cost.** Some
-//! microseconds per look, a look per epoch of a guest. **Rejected.** A full stop
-//! until the next period, as the kernel's quota does it: with a period of 100 ms everything in the pool then
-//! stands still for tens of milliseconds; here a guest of a pool with half a CPU computes 5 ms and waits 5. Forgiving
-//! debts: a long native step would not count.
+//! microseconds per look, a look per epoch of a guest. **Rejected.** A full stop until the next period, as the kernel's
+//! quota does it: with a period of 100 ms everything in the pool then stands still for tens of milliseconds; here a
+//! guest of a pool with half a CPU computes 5 ms and waits 5. Forgiving debts: a long native step would not count.
 
 use crate::limits;
 use formwork_tasks::Pool;
