@@ -97,39 +97,50 @@ async fn beat(shared: &Shared, runs: Vec<Arc<Run>>) -> bool {
         }
     };
     drop(call);
-    let failure = match answer {
-        Some(Ok(reply)) => {
-            for run in &runs {
-                if reply.lost.contains(&run.id) {
-                    // Ended meanwhile (recorded a moment ago), or taken by somebody else.
-                    run.stop(Stop::Lost);
-                    continue;
-                }
-                run.renew(sent_at);
-                if reply.cancel.contains(&run.id) {
-                    run.stop(Stop::Cancel);
-                }
-            }
-            return true;
-        }
-        Some(Err(error)) => error.to_string(),
-        None => "the store did not answer in time".to_owned(),
+    let reply = match answer {
+        Some(Ok(reply)) => Ok(reply),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err("the store did not answer in time".to_owned()),
     };
     for (run, beat) in runs.iter().zip(beats) {
-        if let Some(progress) = beat.progress {
+        let reply = reply.as_ref().ok();
+        if reply.is_some_and(|reply| reply.lost.contains(&run.id)) {
+            // Ended meanwhile (recorded a moment ago), or taken by somebody else.
+            run.stop(Stop::Lost);
+            continue;
+        }
+        if reply.is_some_and(|reply| reply.cancel.contains(&run.id)) {
+            run.stop(Stop::Cancel);
+        }
+        if reply.is_some_and(|reply| !reply.missed.contains(&run.id)) {
+            run.renew(sent_at);
+        } else if let Some(progress) = beat.progress {
             run.untold_progress(progress);
         }
     }
-    metrics::HEARTBEATS_FAILED.inc();
-    tracing::warn!(error = failure, runs = runs.len(), "heartbeat failed");
     give_up(shared, &runs);
-    false
+    match reply {
+        Ok(reply) => {
+            if !reply.missed.is_empty() {
+                tracing::debug!(
+                    runs = reply.missed.len(),
+                    "leases could not be prolonged, will be tried again"
+                );
+            }
+            true
+        }
+        Err(error) => {
+            metrics::HEARTBEATS_FAILED.inc();
+            tracing::warn!(error, runs = runs.len(), "heartbeat failed");
+            false
+        }
+    }
 }
 
 /// Leases that have ended by our own clock are not ours any more, whatever the store would say.
 fn give_up(shared: &Shared, runs: &[Arc<Run>]) {
     for run in runs {
-        if run.unrenewed() >= shared.options.lease() {
+        if run.unrenewed() >= shared.options.lease() && !run.is_lost() {
             tracing::error!(task = %run.id, "lease ended without a heartbeat, stopping the run");
             run.stop(Stop::Lost);
         }

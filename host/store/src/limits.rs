@@ -116,6 +116,9 @@ pub const MONGODB_WIRE_VERSION_LEAST: i32 = 9;
 /// Connections one node opens to MongoDB at most; a transaction holds one while a statement runs.
 pub const MONGODB_CONNECTIONS: u32 = 64;
 
+/// Further connections for signs of life (heartbeats, presence): enough for all commands of a heartbeat of two hundred runs.
+pub const MONGODB_ALIVE_CONNECTIONS: u32 = 8;
+
 /// Transactions and reads of one node at a time; later callers wait for a place.
 pub const CLUSTER_OPERATIONS: u32 = 512;
 
@@ -128,6 +131,19 @@ pub const MONGODB_SELECT_MS: u64 = 5_000;
 
 /// Tasks one transaction takes back at most: whoever changes one of them meanwhile undoes it for all of them.
 pub const TRANSACTION_TASKS: usize = 16;
+
+/// Transactions of one node under way at most: more than there are connections would only hold locks and snapshots longer.
+pub const TRANSACTIONS_MOST: usize = MONGODB_CONNECTIONS as usize;
+
+/// Transactions of one node under way at least, however slow MongoDB is: enough that one which hangs holds up few.
+pub const TRANSACTIONS_LEAST: usize = 4;
+
+/// How long, in milliseconds, a transaction takes when MongoDB is overloaded: a hundred times as long as usual, and far less
+/// than a lease.
+pub const TRANSACTION_SLOW_MS: u64 = 1_000;
+
+/// Runs whose leases one command prolongs at most; commands go side by side, so that a task that is locked holds up few.
+pub const HEARTBEAT_TASKS: usize = 32;
 
 /// How long, in milliseconds, a transaction is run again before its caller is told to come back: longer than an
 /// election (12 s at most by default), shorter than a lease (30 s).

@@ -50,6 +50,14 @@ pub(crate) static TRANSACTION_RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|
     ))
 });
 
+/// How many transactions this node may have under way now.
+pub(crate) static TRANSACTION_PLACES: LazyLock<IntGauge> = LazyLock::new(|| {
+    registered(IntGauge::new(
+        "formwork_store_transaction_places",
+        "transactions this node may have under way at a time, fewer while mongodb is slow",
+    ))
+});
+
 /// 1 while the dispatch index can be used.
 pub(crate) static INDEX_UP: LazyLock<IntGauge> = LazyLock::new(|| {
     registered(IntGauge::new(

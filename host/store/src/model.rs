@@ -392,6 +392,9 @@ pub struct HeartbeatReply {
     pub lost: Vec<TaskId>,
     /// Runs somebody wants stopped; stop them and report `Disposition::Cancelled`.
     pub cancel: Vec<TaskId>,
+    /// Runs that are still the worker's, but could not be prolonged now (something else has the task locked): their leases
+    /// end when they would have ended. Send another heartbeat.
+    pub missed: Vec<TaskId>,
 }
 
 /// A task whose lease had ended.

@@ -8,7 +8,9 @@ use super::{
         DataDocument, EventDocument, ExportDocument, FormDocument, HeadDocument, IdempotencyDocument, RunDocument,
         SubmissionDocument, TaskDocument,
     },
+    heartbeat::Locked,
     options::{Durability, Options},
+    pace::Pace,
     plans::Plans,
     plugins::{PartDocument, PluginDocument},
     presence::Presence,
@@ -25,13 +27,18 @@ use mongodb::{
     },
     options::{Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern},
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use ulid::Ulid;
 
 /// The collections, with majority reads and the write concern of the store's class.
 pub(super) struct Database {
     pub(super) client: Client,
     pub(super) raw: MongoDatabase,
+    /// The same database over connections of their own, for signs of life: they stand in no line behind the work.
+    pub(super) alive: MongoDatabase,
     pub(super) forms: Collection<FormDocument>,
     pub(super) heads: Collection<HeadDocument>,
     pub(super) submissions: Collection<SubmissionDocument>,
@@ -51,7 +58,10 @@ pub(super) struct Database {
     pub(super) plans: Plans,
     pub(super) slots: Slots,
     pub(super) presence: Presence,
-    write_concern: WriteConcern,
+    pub(super) locked: Locked,
+    pace: Pace,
+    clock: Arc<Clock>,
+    pub(super) write_concern: WriteConcern,
 }
 
 /// One method of the store as a transaction that may be run several times until one run is committed; every
@@ -99,7 +109,7 @@ impl From<MongoError> for Abort {
 
 impl Database {
     /// Connects, and refuses servers that cannot keep the promises.
-    pub(super) async fn connect(options: &Options, clock: &Clock) -> Result<Self> {
+    pub(super) async fn connect(options: &Options, clock: &Arc<Clock>) -> Result<Self> {
         let mut client_options = ClientOptions::parse(options.mongodb.expose()).await.map_err(|error| {
             // The driver's message may quote the string, with the password in it.
             let why = match *error.kind {
@@ -130,8 +140,12 @@ impl Database {
         client_options.write_concern = Some(write_concern.clone());
         client_options.read_concern = Some(ReadConcern::majority());
         client_options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        let mut alive_options = client_options.clone();
+        alive_options.max_pool_size = Some(limits::MONGODB_ALIVE_CONNECTIONS);
+        let alive = Client::with_options(alive_options).map_err(failed("connect to mongodb"))?;
         let client = Client::with_options(client_options).map_err(failed("connect to mongodb"))?;
         let raw = client.database(&options.database);
+        let alive = alive.database(&options.database);
         // This run of the program, in what it leaves for the other nodes.
         let node = Ulid::generate().to_string();
         let database = Self {
@@ -150,21 +164,25 @@ impl Database {
             plugins: raw.collection("plugins"),
             plugin_parts: raw.collection("plugin_parts"),
             meta: raw.collection("meta"),
-            nodes: raw.collection("nodes"),
+            nodes: alive.collection("nodes"),
             plans: Plans::default(),
             slots: Slots::of(node.clone()),
             presence: Presence::of(node),
+            locked: Locked::default(),
+            pace: Pace::default(),
+            clock: Arc::clone(clock),
             write_concern,
+            alive,
             client,
             raw,
         };
-        let hello = database.hello(clock).await?;
+        let hello = database.hello().await?;
         check_topology(&hello)?;
         Ok(database)
     }
 
     /// Asks the primary who it is and what time it has.
-    pub(super) async fn hello(&self, clock: &Clock) -> Result<Document> {
+    pub(super) async fn hello(&self) -> Result<Document> {
         let asked = Instant::now();
         let admin = self.client.database("admin");
         let hello = admin
@@ -172,7 +190,7 @@ impl Database {
             .await
             .map_err(failed("reach mongodb"))?;
         if let Ok(time) = hello.get_datetime("localTime") {
-            clock.synchronise(Millis(time.timestamp_millis()), asked);
+            self.clock.synchronise(Millis(time.timestamp_millis()), asked);
         }
         Ok(hello)
     }
@@ -213,6 +231,9 @@ impl Database {
         operation: &O,
         deadline: Instant,
     ) -> Result<(O::Output, Consequences), Abort> {
+        let _turn = self.pace.turn().await;
+        // A lease counts from here, not from before the wait.
+        let now = self.clock.now(now);
         let mut session = self.client.start_session().await?;
         self.presence.announce(self, &session, now).await?;
         session
@@ -227,7 +248,7 @@ impl Database {
             Ok(output) => unit.write().await.map(|()| output),
             Err(abort) => Err(abort),
         };
-        let (mut session, _slot, consequences) = unit.into_parts();
+        let (mut session, _until_decided, consequences) = unit.into_parts();
         match outcome {
             Ok(output) => {
                 self.commit(name, &mut session, deadline).await?;

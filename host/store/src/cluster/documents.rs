@@ -37,6 +37,12 @@ pub(super) fn steps_of(submission: SubmissionId, steps: usize) -> Document {
     doc! { "_id": { "$in": keys } }
 }
 
+/// The filter for a task whose run goes on.
+pub(super) fn run_of(task: TaskId, lease: RunLease) -> Document {
+    let running = State::Running.as_str();
+    doc! { "_id": task_key(task), "state": running, "run_lease": signed(lease.0) }
+}
+
 /// The filter for the first lines of a task's history.
 pub(super) fn lines_of(task: TaskId, lines: u32) -> Document {
     let keys: Vec<String> = (1..=lines).map(|sequence| line_key(task, sequence)).collect();
@@ -129,6 +135,10 @@ pub(super) struct SubmissionDocument {
 }
 
 impl SubmissionDocument {
+    pub(super) fn submission(&self) -> Result<SubmissionId> {
+        id(&self.id)
+    }
+
     pub(super) fn form_version(&self) -> Result<u32> {
         number(self.form_version)
     }
@@ -282,7 +292,7 @@ impl TaskDocument {
         }
     }
 
-    fn lifecycle(&self) -> Result<Lifecycle> {
+    pub(super) fn lifecycle(&self) -> Result<Lifecycle> {
         Ok(Lifecycle {
             state: self.state,
             run_lease: RunLease(number(self.run_lease)?),

@@ -18,9 +18,11 @@ mod documents;
 mod events;
 mod exports;
 mod forms;
+mod heartbeat;
 mod index;
 mod operate;
 mod options;
+mod pace;
 mod plans;
 mod plugins;
 mod presence;
@@ -68,7 +70,7 @@ struct Inner {
     database: Database,
     index: Arc<Index>,
     events: Arc<Events>,
-    clock: Clock,
+    clock: Arc<Clock>,
     /// A place for every operation; closed with the store.
     places: Semaphore,
     /// Where the store was opened. Connections live there: a caller's own runtime may do no I/O, or end.
@@ -84,7 +86,7 @@ impl ClusterStore {
     /// Redis that evicts keys; `Error::Invalid` for an option; `Error::Unavailable` when MongoDB cannot be reached.
     pub async fn open(options: Options) -> Result<Self> {
         options.check()?;
-        let clock = Clock::new(options.time);
+        let clock = Arc::new(Clock::new(options.time));
         let database = Database::connect(&options, &clock).await?;
         schema::prepare(&database).await?;
         let index = Arc::new(Index::new(&options)?);
@@ -355,17 +357,18 @@ impl Store for ClusterStore {
     }
 
     async fn heartbeat(&self, runs: &[Beat], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
-        // Each by itself: what prolongs many at once is in the way of the result of every one of them.
-        let parts = runs.iter().map(|beat| {
-            let beat = beat.clone();
-            self.write("heartbeat", now, work::Heartbeat { beat, lease_ms })
-        });
-        let mut all = HeartbeatReply::default();
-        for part in futures::future::try_join_all(parts).await? {
-            all.lost.extend(part.lost);
-            all.cancel.extend(part.cancel);
+        if self.inner.places.is_closed() {
+            return Err(Error::Closed);
         }
-        Ok(all)
+        let (inner, beats) = (Arc::clone(&self.inner), runs.to_vec());
+        // Takes no place: it must not wait for the work it keeps alive.
+        let task = self.inner.runtime.spawn(async move {
+            let now = inner.clock.now(now);
+            let prolonged = heartbeat::prolong(&inner.database, &beats, lease_ms, now).await?;
+            inner.events.tell(prolonged.events);
+            Ok(prolonged.reply)
+        });
+        task.await.map_err(|error| Error::backend("heartbeat", error))?
     }
 
     async fn complete(&self, task: TaskId, run_lease: RunLease, result: TaskResult, now: Millis) -> Result<Record> {
@@ -392,9 +395,10 @@ impl Store for ClusterStore {
         self.run(move |inner| async move {
             let now = inner.clock.now(now);
             let mut ids = work::ended(&inner.database, now).await?;
-            // All nodes find the same ones at the same time.
-            ids.shuffle(&mut rand::rng());
+            // All nodes find the same ones at the same time: they make the same parts of them, and each begins with another.
+            ids.sort_unstable();
             let mut parts: VecDeque<Vec<TaskId>> = ids.chunks(limits::TRANSACTION_TASKS).map(<[_]>::to_vec).collect();
+            parts.make_contiguous().shuffle(&mut rand::rng());
             let mut all = Vec::with_capacity(ids.len());
             let mut failed = None;
             while let Some(ids) = parts.pop_front() {

@@ -24,7 +24,7 @@ impl Operation for CancelTask {
         let mut task = unit.load(id).await?.ok_or(Error::UnknownTask(id))?;
         match unit.apply(&mut task, Command::Cancel, None) {
             Ok(Change::Moved(_)) => {
-                unit.settle(id.submission).await?;
+                unit.settle([id.submission]).await?;
                 Ok(Cancel::Cancelled)
             }
             Ok(Change::Kept) => {
@@ -50,7 +50,7 @@ impl Operation for RetryTask {
         let mut task = unit.load(id).await?.ok_or(Error::UnknownTask(id))?;
         match unit.apply(&mut task, Command::Retry, None) {
             Ok(_) => {
-                unit.settle(id.submission).await?;
+                unit.settle([id.submission]).await?;
                 Ok(Retry::Retried)
             }
             Err(_) => Ok(Retry::Refused(task.lifecycle.state)),
@@ -68,15 +68,11 @@ impl Operation for Redrive {
     type Output = u32;
 
     async fn run(&self, unit: &mut Unit<'_>) -> Result<u32, Abort> {
-        let mut count = 0;
-        for mut task in unit.load_many(&self.ids).await? {
-            // Another operator may have been faster.
-            if task.lifecycle.state == State::Dead && unit.apply(&mut task, Command::Retry, None).is_ok() {
-                unit.settle(task.id.submission).await?;
-                count += 1;
-            }
-        }
-        Ok(count)
+        let mut tasks = unit.load_many(&self.ids).await?;
+        // Another operator may have been faster.
+        tasks.retain_mut(|task| task.lifecycle.state == State::Dead && unit.apply(task, Command::Retry, None).is_ok());
+        unit.settle(tasks.iter().map(|task| task.id.submission)).await?;
+        Ok(u32::try_from(tasks.len()).unwrap_or(u32::MAX))
     }
 }
 

@@ -72,7 +72,7 @@ impl Presence {
             let sessions: Vec<Document> = sessions.iter().map(|id| doc! { "id": id }).collect();
             if !sessions.is_empty() {
                 let kill = doc! { "killSessions": sessions };
-                let killed = database.client.database("admin").run_command(kill).await;
+                let killed = database.alive.client().database("admin").run_command(kill).await;
                 killed.map_err(failed("end the sessions of a silent node"))?;
             }
             // One that came back meanwhile has another time.

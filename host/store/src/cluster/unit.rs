@@ -9,12 +9,12 @@ use super::{
     counters::{self, Slot},
     database::{Abort, Database, duplicate_index},
     documents::{
-        EventDocument, ExportDocument, ProgressDocument, RunDocument, SubmissionDocument, TaskDocument, signed,
-        steps_of, task_key,
+        EventDocument, ExportDocument, RunDocument, SubmissionDocument, TaskDocument, signed, step_keys, task_key,
     },
+    heartbeat::Hold,
 };
 use crate::{
-    Error, NewProgress, Provenance, Result, StoreEvent, SubmissionId, TaskId, TaskProgress,
+    Error, Provenance, Result, StoreEvent, SubmissionId, TaskId,
     effects::Effects,
     record::{Applied, TaskRecord},
 };
@@ -43,7 +43,8 @@ pub(super) struct Unit<'a> {
     guards: BTreeMap<TaskId, Guard>,
     created: BTreeMap<TaskId, TaskRecord>,
     changed: BTreeMap<TaskId, TaskRecord>,
-    progress: BTreeMap<TaskId, Document>,
+    /// Those of the changed tasks that are written already.
+    written: BTreeSet<TaskId>,
     submissions: BTreeMap<SubmissionId, Settling>,
     history: Vec<EventDocument>,
     runs: Vec<RunDocument>,
@@ -51,6 +52,7 @@ pub(super) struct Unit<'a> {
     effects: Effects,
     moved: BTreeSet<TaskId>,
     slot: Slot<'a>,
+    locked: Option<Hold<'a>>,
 }
 
 /// What a task's document must still hold when it is overwritten.
@@ -58,6 +60,15 @@ pub(super) struct Unit<'a> {
 struct Guard {
     run_lease: u64,
     events: u32,
+}
+
+impl Guard {
+    fn of(task: &TaskRecord) -> Self {
+        Self {
+            run_lease: task.lifecycle.run_lease.0,
+            events: task.events,
+        }
+    }
 }
 
 struct Settling {
@@ -75,7 +86,7 @@ impl<'a> Unit<'a> {
             guards: BTreeMap::new(),
             created: BTreeMap::new(),
             changed: BTreeMap::new(),
-            progress: BTreeMap::new(),
+            written: BTreeSet::new(),
             submissions: BTreeMap::new(),
             history: Vec::new(),
             runs: Vec::new(),
@@ -83,6 +94,7 @@ impl<'a> Unit<'a> {
             effects: Effects::default(),
             moved: BTreeSet::new(),
             slot: database.slots.lease(),
+            locked: None,
         }
     }
 
@@ -119,17 +131,13 @@ impl<'a> Unit<'a> {
 
     async fn load_where(&mut self, filter: Document) -> Result<Vec<TaskRecord>, Abort> {
         let found = self.find(&self.database.tasks, filter).await?;
-        let mut tasks = Vec::with_capacity(found.len());
-        for document in found {
-            let task = document.into_record()?;
-            let guard = Guard {
-                run_lease: task.lifecycle.run_lease.0,
-                events: task.events,
-            };
-            self.guards.entry(task.id).or_insert(guard);
-            tasks.push(task);
-        }
-        Ok(tasks)
+        found.into_iter().map(|document| self.loaded(document)).collect()
+    }
+
+    fn loaded(&mut self, document: TaskDocument) -> Result<TaskRecord, Abort> {
+        let task = document.into_record()?;
+        self.guards.entry(task.id).or_insert(Guard::of(&task));
+        Ok(task)
     }
 
     // --- changing ---
@@ -150,7 +158,23 @@ impl<'a> Unit<'a> {
             self.moved.insert(task.id);
         }
         self.changed.insert(task.id, task.clone());
+        self.written.remove(&task.id);
         Ok(change)
+    }
+
+    /// Writes a changed task at once, which locks it. Recording a run takes a number of round trips: if nothing that arrives
+    /// meanwhile (a heartbeat, a reaper) can undo it, a store that is slow gets done all the same.
+    pub(super) async fn lock(&mut self, id: TaskId) -> Result<(), Abort> {
+        self.locked = Some(self.database.locked.hold(id));
+        let Some(task) = self.changed.get(&id) else {
+            return Ok(());
+        };
+        let statement = self.statement(task);
+        let guard = Guard::of(task);
+        self.update("tasks", vec![statement]).await?;
+        self.guards.insert(id, guard);
+        self.written.insert(id);
+        Ok(())
     }
 
     /// A task as this transaction leaves it, if it changes it.
@@ -166,14 +190,6 @@ impl<'a> Unit<'a> {
     /// Counts a task that is no longer kept.
     pub(super) fn forget(&mut self, pool: Pool, state: State) {
         self.effects.forget(pool, state);
-    }
-
-    /// How far the current run of a changed task is.
-    pub(super) fn record_progress(&mut self, task: &TaskRecord, new: &NewProgress) {
-        let progress = TaskProgress::kept(new, self.now);
-        let change = ProgressDocument::change(task.lifecycle.run_lease, progress);
-        self.progress.insert(task.id, change);
-        self.effects.changed(task.id);
     }
 
     /// What a run leaves.
@@ -221,44 +237,72 @@ impl<'a> Unit<'a> {
         if self.submissions.insert(id, settling).is_some() {
             return Err(Error::DuplicateSubmission(id).into());
         }
-        self.advance(id).await
+        self.advance(id, Vec::new()).await
     }
 
-    /// Draws the consequences of a changed task: makes the steps that may run now, stops those that never
-    /// will, and sets the submission's status. Writes the submission in any case: of two branches that end at
+    /// Draws the consequences of the changed tasks of these submissions: makes the steps that may run now, stops those
+    /// that never will, and sets the submissions' status. Writes a submission in any case: of two branches that end at
     /// once each would otherwise see the other one running, and nobody would make their join.
-    pub(super) async fn settle(&mut self, id: SubmissionId) -> Result<(), Abort> {
-        if !self.submissions.contains_key(&id) {
-            let filter = doc! { "_id": id.to_string() };
-            let mut found = self.find(&self.database.submissions, filter).await?;
-            let mut document = found
-                .pop()
-                .ok_or_else(|| Error::backend("settle submission", format!("no submission {id}")))?;
+    pub(super) async fn settle(&mut self, ids: impl IntoIterator<Item = SubmissionId>) -> Result<(), Abort> {
+        let ids: BTreeSet<SubmissionId> = ids.into_iter().collect();
+        self.load_submissions(&ids).await?;
+        let mut keys: Vec<String> = Vec::new();
+        for id in &ids {
+            if let Some(settling) = self.submissions.get(id) {
+                let (form, version) = (&settling.document.form, settling.document.form_version()?);
+                keys.extend(step_keys(*id, self.database.plan(form, version).await?.steps().len()));
+            }
+        }
+        let mut tasks: BTreeMap<SubmissionId, Vec<TaskRecord>> = BTreeMap::new();
+        for task in self.load_where(doc! { "_id": { "$in": keys } }).await? {
+            tasks.entry(task.id.submission).or_default().push(task);
+        }
+        for id in ids {
+            self.advance(id, tasks.remove(&id).unwrap_or_default()).await?;
+        }
+        Ok(())
+    }
+
+    async fn load_submissions(&mut self, ids: &BTreeSet<SubmissionId>) -> Result<(), Abort> {
+        let missing: Vec<String> = ids
+            .iter()
+            .filter(|id| !self.submissions.contains_key(id))
+            .map(SubmissionId::to_string)
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let filter = doc! { "_id": { "$in": &missing } };
+        let found = self.find(&self.database.submissions, filter).await?;
+        if found.len() < missing.len() {
+            let why = format!(
+                "{} of {} submissions are not there",
+                missing.len() - found.len(),
+                missing.len()
+            );
+            return Err(Error::backend("settle submission", why).into());
+        }
+        for mut document in found {
             let read_revision = Some(document.revision);
             document.revision += 1;
-            self.submissions.insert(
-                id,
-                Settling {
-                    document,
-                    read_revision,
-                },
-            );
+            let settling = Settling {
+                document,
+                read_revision,
+            };
+            self.submissions.insert(settling.document.submission()?, settling);
         }
-        self.advance(id).await
+        Ok(())
     }
 
-    async fn advance(&mut self, id: SubmissionId) -> Result<(), Abort> {
+    /// With the tasks as they were read.
+    async fn advance(&mut self, id: SubmissionId, mut tasks: Vec<TaskRecord>) -> Result<(), Abort> {
         let Some(settling) = self.submissions.get(&id) else {
             return Ok(());
         };
-        let (submission, is_new) = (&settling.document, settling.read_revision.is_none());
+        let submission = &settling.document;
         let (form, version) = (submission.form.clone(), submission.form_version()?);
         let (status, priority) = (submission.status, submission.priority()?);
         let plan = self.database.plan(&form, version).await?;
-        let mut tasks = Vec::new();
-        if !is_new {
-            tasks = self.load_where(steps_of(id, plan.steps().len())).await?;
-        }
         for task in &mut tasks {
             if let Some(changed) = self.changed.get(&task.id) {
                 *task = changed.clone();
@@ -367,23 +411,19 @@ impl<'a> Unit<'a> {
     }
 
     async fn write_changed(&mut self) -> Result<(), Abort> {
-        let updates: Vec<Document> = self
-            .changed
-            .values()
-            .map(|task| {
-                let mut filter = doc! { "_id": task_key(task.id) };
-                if let Some(guard) = self.guards.get(&task.id) {
-                    filter.insert("run_lease", signed(guard.run_lease));
-                    filter.insert("events", i64::from(guard.events));
-                }
-                let mut changes = TaskDocument::changes(task);
-                if let Some(progress) = self.progress.get(&task.id) {
-                    changes.insert("progress", progress.clone());
-                }
-                doc! { "q": filter, "u": { "$set": changes } }
-            })
-            .collect();
+        let unwritten = self.changed.values().filter(|task| !self.written.contains(&task.id));
+        let updates = unwritten.map(|task| self.statement(task)).collect();
         self.update("tasks", updates).await
+    }
+
+    /// Overwrites a task if it is as it was read.
+    fn statement(&self, task: &TaskRecord) -> Document {
+        let mut filter = doc! { "_id": task_key(task.id) };
+        if let Some(guard) = self.guards.get(&task.id) {
+            filter.insert("run_lease", signed(guard.run_lease));
+            filter.insert("events", i64::from(guard.events));
+        }
+        doc! { "q": filter, "u": { "$set": TaskDocument::changes(task) } }
     }
 
     async fn write_runs(&mut self) -> Result<(), Abort> {
@@ -454,15 +494,15 @@ impl<'a> Unit<'a> {
         Ok(reply)
     }
 
-    /// The session, to commit; the counters' slot, to keep until then; and what follows from the commit.
-    pub(super) fn into_parts(self) -> (ClientSession, Slot<'a>, Consequences) {
+    /// The session, to commit; what to keep until then; and what follows from the commit.
+    pub(super) fn into_parts(self) -> (ClientSession, (Slot<'a>, Option<Hold<'a>>), Consequences) {
         let moved = self.moved;
         let changed = self.changed.into_values().filter(|task| moved.contains(&task.id));
         let consequences = Consequences {
             events: self.effects.into_events(),
             moved: self.created.into_values().chain(changed).collect(),
         };
-        (self.session, self.slot, consequences)
+        (self.session, (self.slot, self.locked), consequences)
     }
 }
 

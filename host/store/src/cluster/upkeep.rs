@@ -52,7 +52,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         tokio::time::sleep(pause()).await;
         if clock_read.elapsed() >= Duration::from_millis(limits::CLOCK_SYNC_MS) {
             clock_read = Instant::now();
-            if let Err(error) = inner.database.hello(&inner.clock).await {
+            if let Err(error) = inner.database.hello().await {
                 tracing::debug!(%error, "the server's clock was not read");
             }
             fold_counters(&inner).await;

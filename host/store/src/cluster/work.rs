@@ -5,10 +5,7 @@ use super::{
     documents::parse_key,
     unit::Unit,
 };
-use crate::{
-    Beat, Error, Failure, HeartbeatReply, Reaped, Record, Result, TaskError, TaskId, TaskResult, limits,
-    record::TaskRecord,
-};
+use crate::{Error, Failure, Reaped, Record, Result, TaskError, TaskId, TaskResult, limits, record::TaskRecord};
 use async_trait::async_trait;
 use formwork_tasks::{Command, Millis, Pool, RunLease, State};
 use futures::TryStreamExt as _;
@@ -99,46 +96,6 @@ async fn task_ids(database: &Database, filter: Document, order: Document, limit:
     rows.iter().map(|row| parse_key(&row.key)).collect()
 }
 
-/// Prolongs a lease.
-pub(super) struct Heartbeat {
-    pub(super) beat: Beat,
-    pub(super) lease_ms: u64,
-}
-
-#[async_trait]
-impl Operation for Heartbeat {
-    type Output = HeartbeatReply;
-
-    /// The worker sends another one then; two would be in each other's way.
-    fn patience(&self) -> Duration {
-        Duration::from_millis((self.lease_ms / 2).min(limits::TRANSACTION_MS))
-    }
-
-    async fn run(&self, unit: &mut Unit<'_>) -> Result<HeartbeatReply, Abort> {
-        let (id, lease) = (self.beat.task, self.beat.run_lease);
-        let until = unit.now.plus(self.lease_ms);
-        let mut reply = HeartbeatReply::default();
-        let Some(mut task) = unit.load(id).await? else {
-            reply.lost.push(id);
-            return Ok(reply);
-        };
-        if unit
-            .apply(&mut task, Command::Heartbeat { lease, until }, None)
-            .is_err()
-        {
-            reply.lost.push(id);
-            return Ok(reply);
-        }
-        if task.lifecycle.cancel_requested {
-            reply.cancel.push(id);
-        }
-        if let Some(new) = &self.beat.progress {
-            unit.record_progress(&task, new);
-        }
-        Ok(reply)
-    }
-}
-
 /// Records a result and everything that follows from it.
 pub(super) struct Complete {
     pub(super) task: TaskId,
@@ -163,6 +120,7 @@ impl Operation for Complete {
         if unit.apply(&mut task, command, None).is_err() {
             return Ok(Record::Stale);
         }
+        unit.lock(task.id).await?;
         unit.record_run(
             task.id,
             Some(result.cpu_ms),
@@ -172,7 +130,7 @@ impl Operation for Complete {
         if let Some(chunk) = &result.export {
             unit.record_chunk(&task, &chunk.bytes);
         }
-        unit.settle(task.id.submission).await?;
+        unit.settle([task.id.submission]).await?;
         Ok(Record::Recorded)
     }
 }
@@ -204,8 +162,9 @@ impl Operation for Fail {
         if unit.apply(&mut task, command, Some(&error.code)).is_err() {
             return Ok(Record::Stale);
         }
+        unit.lock(task.id).await?;
         unit.record_run(task.id, failure.cpu_ms, failure.provenance.as_ref(), None)?;
-        unit.settle(task.id.submission).await?;
+        unit.settle([task.id.submission]).await?;
         Ok(Record::Recorded)
     }
 }
@@ -230,7 +189,8 @@ impl Operation for Release {
         {
             return Ok(Record::Stale);
         }
-        unit.settle(task.id.submission).await?;
+        unit.lock(task.id).await?;
+        unit.settle([task.id.submission]).await?;
         Ok(Record::Recorded)
     }
 }
@@ -251,23 +211,20 @@ impl Operation for Reap {
     }
 
     async fn run(&self, unit: &mut Unit<'_>) -> Result<Vec<Reaped>, Abort> {
-        let mut reaped = Vec::with_capacity(self.ids.len());
-        for mut task in unit.load_many(&self.ids).await? {
-            let max_crashes = self.max_crashes;
-            // Refused when a heartbeat, a result or another node's reaper came first.
-            if unit.apply(&mut task, Command::Expire { max_crashes }, None).is_err() {
-                continue;
-            }
-            unit.settle(task.id.submission).await?;
+        let mut ended = unit.load_many(&self.ids).await?;
+        let command = Command::Expire {
+            max_crashes: self.max_crashes,
+        };
+        // Refused when a heartbeat, a result or another node's reaper came first.
+        ended.retain_mut(|task| unit.apply(task, command, None).is_ok());
+        unit.settle(ended.iter().map(|task| task.id.submission)).await?;
+        let reaped = ended.iter().map(|task| Reaped {
+            id: task.id,
+            pool: task.pool,
             // Settling stops it if a step has rejected the submission meanwhile.
-            let settled = unit.changed(task.id).unwrap_or(&task);
-            reaped.push(Reaped {
-                id: task.id,
-                pool: task.pool,
-                outcome: settled.reaped_as(),
-            });
-        }
-        Ok(reaped)
+            outcome: unit.changed(task.id).unwrap_or(task).reaped_as(),
+        });
+        Ok(reaped.collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What MongoDB may suffer: being away. What it acknowledged it must keep.
 
-use formwork_store::{Error, Store as _, cluster::ClusterStore};
+use formwork_store::{Beat, Error, HeartbeatReply, Store as _, cluster::ClusterStore};
 use formwork_test_servers::{Server, shared};
 use mongodb::bson::{Document, doc};
 use std::time::Duration;
@@ -99,4 +99,55 @@ async fn a_node_that_is_killed_within_a_transaction_does_not_keep_its_task_locke
         .expect_err("the transaction was ended");
     let left = nodes.find_one(doc! { "_id": "gone" }).await.expect("reads");
     assert_eq!(left, None, "a node that is gone is forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_locked_keeps_no_other_run_from_being_prolonged() {
+    const LEASE_MS: u64 = 3_000;
+    let world = World::new(&shared().mongodb, &shared().redis);
+    let store = world.node().await;
+    world.publish(&*store).await;
+    for _ in 0..3 {
+        submit(&*store, &world.ledger).await;
+    }
+    let tasks = store
+        .claim(POOLS[0], "worker", 3, LEASE_MS, CALLER)
+        .await
+        .expect("claims");
+    assert_eq!(tasks.len(), 3);
+    let beats: Vec<Beat> = tasks.iter().map(|task| Beat::new(task.id, task.run_lease)).collect();
+
+    let client = mongodb::Client::with_uri_str(&shared().mongodb)
+        .await
+        .expect("connects");
+    let lock = client
+        .database(&world.options().database)
+        .collection::<Document>("tasks");
+    let mut session = client.start_session().await.expect("a session");
+    session.start_transaction().await.expect("a transaction");
+    let key = doc! { "_id": format!("{}-{:05}", tasks[0].id.submission, tasks[0].id.step) };
+    let locked = lock
+        .update_one(key, doc! { "$set": { "worker": "busy" } })
+        .session(&mut session);
+    assert_eq!(locked.await.expect("locks the task").matched_count, 1);
+
+    // Whichever of them stands before the locked one is prolonged, so in the end all but that one are.
+    let mut prolonged = std::collections::BTreeSet::new();
+    until("the others are prolonged", async || {
+        let reply = store.heartbeat(&beats, LEASE_MS, CALLER).await.unwrap_or_else(|_| {
+            let missed = tasks.iter().map(|task| task.id).collect();
+            HeartbeatReply {
+                missed,
+                ..HeartbeatReply::default()
+            }
+        });
+        assert_eq!((&reply.lost, &reply.cancel), (&vec![], &vec![]));
+        assert!(reply.missed.contains(&tasks[0].id), "it is locked: {reply:?}");
+        prolonged.extend(tasks.iter().map(|task| task.id).filter(|id| !reply.missed.contains(id)));
+        prolonged.len() == 2
+    })
+    .await;
+    session.abort_transaction().await.expect("aborts");
+    let reply = store.heartbeat(&beats, LEASE_MS, CALLER).await.expect("answered");
+    assert_eq!(reply, HeartbeatReply::default(), "all are prolonged");
 }
