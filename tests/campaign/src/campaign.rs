@@ -71,7 +71,7 @@ impl std::fmt::Display for Report {
             self.tasks, self.exported, self.taken_back
         )?;
         writeln!(formatter, "took {:.0} s", self.elapsed.as_secs_f64())?;
-        for broken in self.broken.iter().take(50) {
+        for broken in &self.broken {
             writeln!(formatter, "BROKEN: {broken}")?;
         }
         write!(formatter, "broken promises: {}", self.broken.len())

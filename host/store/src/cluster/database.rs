@@ -214,7 +214,9 @@ impl Database {
             };
             metrics::TRANSACTION_RETRIES.with_label_values(&[name]).inc();
             if Instant::now() >= deadline {
-                let why = error.map_or_else(|| "too many conflicts with other nodes".into(), Into::into);
+                // Only its kind: the driver's own text has the server's whole answer in it.
+                let why = error.map(|error| error.kind.to_string().into());
+                let why = why.unwrap_or_else(|| "too many conflicts with other nodes".into());
                 return Err(Error::Unavailable {
                     operation: name,
                     source: why,

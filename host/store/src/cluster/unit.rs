@@ -245,6 +245,9 @@ impl<'a> Unit<'a> {
     /// once each would otherwise see the other one running, and nobody would make their join.
     pub(super) async fn settle(&mut self, ids: impl IntoIterator<Item = SubmissionId>) -> Result<(), Abort> {
         let ids: BTreeSet<SubmissionId> = ids.into_iter().collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
         self.load_submissions(&ids).await?;
         let mut keys: Vec<String> = Vec::new();
         for id in &ids {
