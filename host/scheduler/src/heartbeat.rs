@@ -7,7 +7,7 @@
 //! was stopped for longer than its lease (a suspended machine) keeps its own runs if nobody else took them.
 
 use crate::{clock, limits, metrics, runs::Run, runs::Stop, scheduler::Shared};
-use formwork_store::{Beat, Reaped, ReapedAs, limits::REAP_TASKS};
+use formwork_store::{Beat, HeartbeatReply, Reaped, ReapedAs, limits::REAP_TASKS};
 use formwork_tasks::Millis;
 use std::{io, sync::Arc, thread, time::Instant};
 use tokio::{runtime::Builder, sync::Notify, time};
@@ -97,43 +97,49 @@ async fn beat(shared: &Shared, runs: Vec<Arc<Run>>) -> bool {
         }
     };
     drop(call);
-    let reply = match answer {
-        Some(Ok(reply)) => Ok(reply),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err("the store did not answer in time".to_owned()),
+    let (reply, failure) = match answer {
+        Some(Ok(reply)) => (reply, None),
+        Some(Err(error)) => (none_prolonged(&runs), Some(error.to_string())),
+        None => (
+            none_prolonged(&runs),
+            Some("the store did not answer in time".to_owned()),
+        ),
     };
     for (run, beat) in runs.iter().zip(beats) {
-        let reply = reply.as_ref().ok();
-        if reply.is_some_and(|reply| reply.lost.contains(&run.id)) {
+        if reply.lost.contains(&run.id) {
             // Ended meanwhile (recorded a moment ago), or taken by somebody else.
             run.stop(Stop::Lost);
             continue;
         }
-        if reply.is_some_and(|reply| reply.cancel.contains(&run.id)) {
+        if reply.cancel.contains(&run.id) {
             run.stop(Stop::Cancel);
         }
-        if reply.is_some_and(|reply| !reply.missed.contains(&run.id)) {
+        if !reply.missed.contains(&run.id) {
             run.renew(sent_at);
         } else if let Some(progress) = beat.progress {
             run.untold_progress(progress);
         }
     }
     give_up(shared, &runs);
-    match reply {
-        Ok(reply) => {
-            if !reply.missed.is_empty() {
-                tracing::debug!(
-                    runs = reply.missed.len(),
-                    "leases could not be prolonged, will be tried again"
-                );
-            }
-            true
-        }
-        Err(error) => {
-            metrics::HEARTBEATS_FAILED.inc();
-            tracing::warn!(error, runs = runs.len(), "heartbeat failed");
-            false
-        }
+    if let Some(error) = failure {
+        metrics::HEARTBEATS_FAILED.inc();
+        tracing::warn!(error, runs = runs.len(), "heartbeat failed");
+        return false;
+    }
+    if !reply.missed.is_empty() {
+        tracing::debug!(
+            runs = reply.missed.len(),
+            "leases could not be prolonged, will be tried again"
+        );
+    }
+    true
+}
+
+/// What a heartbeat that failed comes to.
+fn none_prolonged(runs: &[Arc<Run>]) -> HeartbeatReply {
+    HeartbeatReply {
+        missed: runs.iter().map(|run| run.id).collect(),
+        ..HeartbeatReply::default()
     }
 }
 

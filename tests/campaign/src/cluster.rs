@@ -234,10 +234,13 @@ impl Cluster {
         let process = &mut self.processes[index];
         let child = process.child.as_mut().context("a process that was not started")?;
         if let Some(status) = child.try_wait()? {
+            // The log may be gone with its folder when somebody reads this.
+            let log = std::fs::read_to_string(&process.log).unwrap_or_default();
             anyhow::bail!(
-                "{} had ended by itself with {status}, see {}",
+                "{} had ended by itself with {status}, see {}; its last words: {}",
                 process.spec.name,
-                process.log.display()
+                process.log.display(),
+                log.lines().next_back().unwrap_or_default()
             );
         }
         child.kill()?;

@@ -27,10 +27,7 @@ use mongodb::{
     },
     options::{Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern},
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use ulid::Ulid;
 
 /// The collections, with majority reads and the write concern of the store's class.
@@ -60,7 +57,7 @@ pub(super) struct Database {
     pub(super) presence: Presence,
     pub(super) locked: Locked,
     pace: Pace,
-    clock: Arc<Clock>,
+    pub(super) clock: Clock,
     pub(super) write_concern: WriteConcern,
 }
 
@@ -109,7 +106,7 @@ impl From<MongoError> for Abort {
 
 impl Database {
     /// Connects, and refuses servers that cannot keep the promises.
-    pub(super) async fn connect(options: &Options, clock: &Arc<Clock>) -> Result<Self> {
+    pub(super) async fn connect(options: &Options) -> Result<Self> {
         let mut client_options = ClientOptions::parse(options.mongodb.expose()).await.map_err(|error| {
             // The driver's message may quote the string, with the password in it.
             let why = match *error.kind {
@@ -170,7 +167,7 @@ impl Database {
             presence: Presence::of(node),
             locked: Locked::default(),
             pace: Pace::default(),
-            clock: Arc::clone(clock),
+            clock: Clock::new(options.time),
             write_concern,
             alive,
             client,
@@ -215,8 +212,10 @@ impl Database {
             metrics::TRANSACTION_RETRIES.with_label_values(&[name]).inc();
             if Instant::now() >= deadline {
                 // Only its kind: the driver's own text has the server's whole answer in it.
-                let why = error.map(|error| error.kind.to_string().into());
-                let why = why.unwrap_or_else(|| "too many conflicts with other nodes".into());
+                let why = error.map_or_else(
+                    || "too many conflicts with other nodes".into(),
+                    |error| error.kind.to_string().into(),
+                );
                 return Err(Error::Unavailable {
                     operation: name,
                     source: why,

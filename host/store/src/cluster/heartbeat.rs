@@ -23,7 +23,7 @@ use mongodb::{
 use rand::seq::SliceRandom;
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -46,7 +46,14 @@ impl Locked {
         Hold { locked: self, task }
     }
 
-    fn tasks(&self) -> std::sync::MutexGuard<'_, HashSet<TaskId>> {
+    /// The beats of all other runs.
+    fn others(&self, beats: &[Beat]) -> Vec<Beat> {
+        let locked = self.tasks();
+        let others = beats.iter().filter(|beat| !locked.contains(&beat.task));
+        others.cloned().collect()
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, HashSet<TaskId>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -67,11 +74,7 @@ pub(super) struct Prolonged {
 
 /// Prolongs the leases of these runs to `now + lease_ms`.
 pub(super) async fn prolong(database: &Database, beats: &[Beat], lease_ms: u64, now: Millis) -> Result<Prolonged> {
-    let mut beats = beats.to_vec();
-    beats.retain({
-        let locked = database.locked.tasks();
-        move |beat| !locked.contains(&beat.task)
-    });
+    let mut beats = database.locked.others(beats);
     // What stands before a task that somebody else has locked is prolonged: not the same ones every time.
     beats.shuffle(&mut rand::rng());
     let parts = beats.chunks(limits::HEARTBEAT_TASKS);

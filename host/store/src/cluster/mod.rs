@@ -1,9 +1,9 @@
 //! The backend for many nodes: MongoDB holds the truth, Redis an index of what waits.
 //!
 //! **Problem.** Several processes on several machines must share one queue and lose nothing when any of them, or a
-//! database server, is killed. **Promise.** Everything [`Store`] says: each method that changes something is one
-//! MongoDB transaction, acknowledged by a majority's journals; Redis may lose everything at any moment and costs
-//! only time. **Cost.** Some ten round trips to MongoDB a method. **Rejected.** Change streams for dispatch: every
+//! database server, is killed. **Promise.** Everything [`Store`] says: each method that changes something, but for
+//! heartbeats ([`heartbeat`]), is one MongoDB transaction, acknowledged by a majority's journals; Redis may lose
+//! everything at any moment and costs only time. **Cost.** Some ten round trips to MongoDB a method. **Rejected.** Change streams for dispatch: every
 //! node would see every task; one process that dispatches for all: one that can fail.
 //!
 //! A method loads tasks, asks the state machine of `formwork-tasks`, and writes what came out, guarded by
@@ -44,7 +44,6 @@ use crate::{
     record::TaskRecord, sizes,
 };
 use async_trait::async_trait;
-use clock::Clock;
 use database::{Database, Operation};
 use documents::{parse_key, task_key};
 use events::Events;
@@ -70,7 +69,6 @@ struct Inner {
     database: Database,
     index: Arc<Index>,
     events: Arc<Events>,
-    clock: Arc<Clock>,
     /// A place for every operation; closed with the store.
     places: Semaphore,
     /// Where the store was opened. Connections live there: a caller's own runtime may do no I/O, or end.
@@ -86,8 +84,7 @@ impl ClusterStore {
     /// Redis that evicts keys; `Error::Invalid` for an option; `Error::Unavailable` when MongoDB cannot be reached.
     pub async fn open(options: Options) -> Result<Self> {
         options.check()?;
-        let clock = Arc::new(Clock::new(options.time));
-        let database = Database::connect(&options, &clock).await?;
+        let database = Database::connect(&options).await?;
         schema::prepare(&database).await?;
         let index = Arc::new(Index::new(&options)?);
         let (events, unsent) = Events::new();
@@ -95,7 +92,6 @@ impl ClusterStore {
             database,
             index: Arc::clone(&index),
             events: Arc::new(events),
-            clock,
             places: Semaphore::new(limits::CLUSTER_OPERATIONS as usize),
             runtime: Handle::current(),
         });
@@ -132,15 +128,25 @@ impl ClusterStore {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        let inner = Arc::clone(&self.inner);
+        let work = work(Arc::clone(&inner));
+        self.run_at_once(async move {
+            let _place = inner.places.acquire().await.map_err(|_| Error::Closed)?;
+            work.await
+        })
+        .await
+    }
+
+    /// The same without waiting for a place.
+    async fn run_at_once<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         if self.inner.places.is_closed() {
             return Err(Error::Closed);
         }
-        let inner = Arc::clone(&self.inner);
-        let work = work(Arc::clone(&inner));
-        let task = self.inner.runtime.spawn(async move {
-            let _place = inner.places.acquire().await.map_err(|_| Error::Closed)?;
-            work.await
-        });
+        let task = self.inner.runtime.spawn(work);
         task.await.map_err(|error| Error::backend("run", error))?
     }
 
@@ -149,7 +155,7 @@ impl ClusterStore {
     where
         O: Operation + Send + 'static,
     {
-        self.run(move |inner| async move { inner.transact(name, inner.clock.now(now), &operation).await })
+        self.run(move |inner| async move { inner.transact(name, now, &operation).await })
             .await
     }
 }
@@ -346,7 +352,7 @@ impl Store for ClusterStore {
     async fn claim(&self, pool: Pool, worker: &str, limit: u32, lease_ms: u64, now: Millis) -> Result<Vec<Claimed>> {
         let worker = worker.to_owned();
         self.run(move |inner| async move {
-            let now = inner.clock.now(now);
+            let now = inner.database.clock.now(now);
             let taken = inner.claim(pool, &worker, limit, lease_ms, now).await?;
             if taken.is_empty() {
                 return Ok(Vec::new());
@@ -357,18 +363,15 @@ impl Store for ClusterStore {
     }
 
     async fn heartbeat(&self, runs: &[Beat], lease_ms: u64, now: Millis) -> Result<HeartbeatReply> {
-        if self.inner.places.is_closed() {
-            return Err(Error::Closed);
-        }
         let (inner, beats) = (Arc::clone(&self.inner), runs.to_vec());
-        // Takes no place: it must not wait for the work it keeps alive.
-        let task = self.inner.runtime.spawn(async move {
-            let now = inner.clock.now(now);
+        // It must not wait for the work it keeps alive.
+        self.run_at_once(async move {
+            let now = inner.database.clock.now(now);
             let prolonged = heartbeat::prolong(&inner.database, &beats, lease_ms, now).await?;
             inner.events.tell(prolonged.events);
             Ok(prolonged.reply)
-        });
-        task.await.map_err(|error| Error::backend("heartbeat", error))?
+        })
+        .await
     }
 
     async fn complete(&self, task: TaskId, run_lease: RunLease, result: TaskResult, now: Millis) -> Result<Record> {
@@ -380,7 +383,7 @@ impl Store for ClusterStore {
 
     async fn fail(&self, task: TaskId, run_lease: RunLease, mut failure: Failure, now: Millis) -> Result<Record> {
         if let Disposition::RetryAt(at) = failure.disposition {
-            failure.disposition = Disposition::RetryAt(self.inner.clock.of_caller(at, now));
+            failure.disposition = Disposition::RetryAt(self.inner.database.clock.of_caller(at, now));
         }
         let lease = run_lease;
         self.write("fail", now, work::Fail { task, lease, failure }).await
@@ -393,7 +396,7 @@ impl Store for ClusterStore {
 
     async fn reap(&self, now: Millis, max_crashes: u32) -> Result<Vec<Reaped>> {
         self.run(move |inner| async move {
-            let now = inner.clock.now(now);
+            let now = inner.database.clock.now(now);
             let mut ids = work::ended(&inner.database, now).await?;
             // All nodes find the same ones at the same time: they make the same parts of them, and each begins with another.
             ids.sort_unstable();
@@ -435,7 +438,6 @@ impl Store for ClusterStore {
         let filter = filter.of_dead()?;
         let limit = limit.min(limits::REDRIVE_TASKS);
         self.run(move |inner| async move {
-            let now = inner.clock.now(now);
             let (ids, more) = views::dead(&inner.database, &filter, limit).await?;
             if ids.is_empty() {
                 return Ok(Redriven { count: 0, more });
@@ -462,7 +464,7 @@ impl Store for ClusterStore {
     }
 
     async fn pool_stats(&self, now: Millis) -> Result<Vec<PoolStats>> {
-        self.run(move |inner| async move { operate::pool_stats(&inner.database, inner.clock.now(now)).await })
+        self.run(move |inner| async move { operate::pool_stats(&inner.database, inner.database.clock.now(now)).await })
             .await
     }
 
@@ -479,7 +481,6 @@ impl Store for ClusterStore {
     async fn put_plugin(&self, plugin: NewPlugin, now: Millis) -> Result<PutPlugin> {
         self.run(move |inner| async move {
             plugins::write_parts(&inner.database, &plugin).await?;
-            let now = inner.clock.now(now);
             inner.transact("put plugin", now, &plugins::Put { plugin }).await
         })
         .await
@@ -499,7 +500,7 @@ impl Store for ClusterStore {
     async fn next_due(&self, pool: Pool) -> Result<Option<Millis>> {
         self.run(move |inner| async move {
             let due = operate::next_due(&inner.database, pool).await?;
-            Ok(due.map(|due| inner.clock.to_wall(due)))
+            Ok(due.map(|due| inner.database.clock.to_wall(due)))
         })
         .await
     }
@@ -535,7 +536,7 @@ impl Store for ClusterStore {
     }
 
     async fn ready(&self) -> Result<()> {
-        self.run(move |inner| async move { operate::probe(&inner.database, inner.clock.now(Millis(0))).await })
+        self.run(move |inner| async move { operate::probe(&inner.database, inner.database.clock.now(Millis(0))).await })
             .await
     }
 

@@ -83,7 +83,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
 pub(super) async fn stay_present(inner: Arc<Inner>) {
     loop {
         tokio::time::sleep(pause()).await;
-        let Some(now) = inner.clock.own() else { return };
+        let Some(now) = inner.database.clock.own() else { return };
         let database = &inner.database;
         if let Err(error) = database.presence.tell(database, now).await {
             tracing::debug!(%error, "the other nodes were not told that this one lives");
@@ -217,7 +217,7 @@ async fn take_back(inner: &Inner, pool: Pool) -> Result<(), Cut> {
 
 /// Makes retries available whose time has come, so that nodes which sleep hear of it.
 async fn promote(inner: &Inner, pool: Pool) -> Result<(), Cut> {
-    let Some(now) = inner.clock.own() else {
+    let Some(now) = inner.database.clock.own() else {
         return Ok(());
     };
     if let Taken::Due(keys) = inner.index.take(pool, 0, now, true).await? {
@@ -238,7 +238,7 @@ async fn sweep_on(inner: &Inner, pool: Pool, after: &mut String) -> Result<(), C
 }
 
 async fn fold_counters(inner: &Inner) {
-    let Some(now) = inner.clock.own() else { return };
+    let Some(now) = inner.database.clock.own() else { return };
     let unused_since = formwork_tasks::Millis(now.0.saturating_sub(limits::COUNTER_SLOT_IDLE_MS));
     if let Err(error) = inner
         .database
