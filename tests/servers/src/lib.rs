@@ -18,10 +18,15 @@ use nix::{
     unistd::Pid,
 };
 use std::{
+    hash::{BuildHasher, RandomState},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{OnceLock, mpsc},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -246,14 +251,21 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on. It stays free while its server is down: it lies below the ports that systems give to
+/// outgoing connections (from 32768 on Linux).
 ///
 /// # Panics
 /// When there is none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("has an address").port()
+    const FIRST: u16 = 1 << 14;
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    // Every process starts somewhere else, so that two of them hardly ever look at the same port.
+    let next = NEXT.get_or_init(|| AtomicU16::new(RandomState::new().hash_one(()) as u16));
+    (0..FIRST)
+        .map(|_| FIRST + next.fetch_add(1, Ordering::Relaxed) % FIRST)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// Starts a process from the one thread that lives as long as this process.

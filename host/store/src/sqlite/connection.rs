@@ -35,7 +35,7 @@ pub(super) fn check_library() -> Result<()> {
 pub(super) fn open_writer(path: &Path, durability: Durability) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sql("open"))?;
-    prepare(&connection, limits::WRITER_CACHE_KIB)?;
+    prepare(&connection)?;
 
     let mode: String = connection
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
@@ -63,12 +63,12 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
     // Not SQLITE_OPEN_READ_ONLY: a read-only connection cannot always recover a write-ahead log.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sql("open reader"))?;
-    prepare(&connection, limits::READER_CACHE_KIB)?;
+    prepare(&connection)?;
     set(&connection, "query_only", "ON")?;
     Ok(connection)
 }
 
-fn prepare(connection: &Connection, cache_kib: i64) -> Result<()> {
+fn prepare(connection: &Connection) -> Result<()> {
     connection
         .busy_timeout(Duration::from_millis(limits::BUSY_MS))
         .map_err(sql("set busy timeout"))?;
@@ -79,7 +79,7 @@ fn prepare(connection: &Connection, cache_kib: i64) -> Result<()> {
         .map_err(sql("set query planner stability"))?;
     set(connection, "foreign_keys", "OFF")?; // one writer, whole submissions: every key is made with its rows
     set(connection, "mmap_size", "0")?; // an i/o error on a mapped page would kill the process
-    set(connection, "cache_size", &format!("-{cache_kib}"))?;
+    set(connection, "cache_size", &format!("-{}", limits::PAGE_CACHE_KIB))?;
     set(connection, "temp_store", "MEMORY")
 }
 
