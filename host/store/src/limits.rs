@@ -82,7 +82,7 @@ pub const WAL_FILE_BYTES: i64 = 64 << 20;
 pub const BUSY_MS: u64 = 5_000;
 
 /// Page cache of each connection, in KiB. More does not help, as what it misses is in the system's page cache: with 64 MiB
-/// `formwork bench queue` completed 2 to 12 % fewer tasks a second.
+/// `formwork bench queue` completed 2 to 11 % fewer tasks a second.
 pub const PAGE_CACHE_KIB: i64 = 8 << 10;
 
 /// Prepared statements each connection keeps; more than the store has.

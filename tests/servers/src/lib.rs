@@ -251,8 +251,8 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody listens on. It stays free while its server is down: it lies below the ports that systems give to
-/// outgoing connections (from 32768 on Linux).
+/// A port that nobody listens on. No outgoing connection takes it while its server is down: it lies below the ports that
+/// systems give to those (from 32768 on Linux).
 ///
 /// # Panics
 /// When there is none.
