@@ -8,6 +8,7 @@ Cost:     about 20 minutes. Producers, workers and Redis share the machine, as t
 Rejected: each project's own bench: another job, another clock.
 
 run.py --formwork PROGRAM --cache FOLDER --report FILE [--repeats N] [--class always|everysec] [--only TEXT] [--scale X]
+       [--producers N]
 """
 
 import argparse
@@ -120,7 +121,7 @@ def run_adapter(adapter: dict, programs: dict, arguments, fsync: str, jobs: int,
             os.environ,
             QUEUE_REDIS_URL=redis.url,
             QUEUE_CLASS={"always": "sync", "everysec": "everysec"}[fsync],
-            QUEUE_JOBS=str(jobs), QUEUE_PRODUCERS=str(PRODUCERS), QUEUE_PAYLOAD_BYTES=str(PAYLOAD_BYTES),
+            QUEUE_JOBS=str(jobs), QUEUE_PRODUCERS=str(arguments.producers), QUEUE_PAYLOAD_BYTES=str(PAYLOAD_BYTES),
             QUEUE_CONCURRENCY="0", QUEUE_RATE=str(rate), QUEUE_SECONDS=str(PACED_SECONDS),
             QUEUE_FOLDER=str(folder / "runs"), QUEUE_FORMWORK=str(arguments.formwork),
             QUEUE_NODE_MODULES=programs["modules"],
@@ -252,6 +253,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--class", dest="classes", choices=CLASSES, action="append")
+    parser.add_argument("--producers", type=int, default=PRODUCERS, help="clients that send at once, a multiple of the CPUs")
     parser.add_argument("--only", help="rows whose name has this text")
     parser.add_argument("--scale", type=float, default=1.0, help="times the jobs of each row")
     arguments = parser.parse_args()
@@ -262,7 +264,7 @@ def main() -> None:
     adapters = tomllib.loads((HERE / "adapters.toml").read_text())["adapter"]
     adapters = [adapter for adapter in adapters if (arguments.only or "") in adapter["name"]]
     lines = ["# Queues side by side", "", *machine(programs),
-             f"- {PRODUCERS} producers, {PAYLOAD_BYTES} B a job, medians of {arguments.repeats} interleaved repeats "
+             f"- {arguments.producers} producers, {PAYLOAD_BYTES} B a job, medians of {arguments.repeats} interleaved repeats "
              "(lowest to highest)", ""]
     results = {}
     for fsync in arguments.classes or CLASSES:

@@ -1,11 +1,11 @@
 //! What MongoDB may suffer: being away. What it acknowledged it must keep.
 
-use formwork_store::{Beat, Error, HeartbeatReply, Store as _, cluster::ClusterStore};
+use formwork_store::{Beat, Error, HeartbeatReply, Record, Store as _, cluster::ClusterStore};
 use formwork_test_servers::{Server, shared};
 use mongodb::bson::{Document, doc};
 use std::time::Duration;
 
-use crate::ledger::POOLS;
+use crate::ledger::{POOLS, result};
 use crate::world::{CALLER, World, submit, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,4 +150,28 @@ async fn a_task_that_is_locked_keeps_no_other_run_from_being_prolonged() {
     session.abort_transaction().await.expect("aborts");
     let reply = store.heartbeat(&beats, LEASE_MS, CALLER).await.expect("answered");
     assert_eq!(reply, HeartbeatReply::default(), "all are prolonged");
+}
+
+/// A transaction that wrote its task at its end would be undone by each of them, until it gave up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_recorded_while_heartbeats_for_it_come_without_a_pause() {
+    const LEASE_MS: u64 = 60_000;
+    let world = World::new(&shared().mongodb, &shared().redis);
+    let (store, other) = (world.node().await, world.node().await);
+    world.publish(&*store).await;
+    submit(&*store, &world.ledger).await;
+    let tasks = store.claim(POOLS[0], "worker", 1, LEASE_MS, CALLER).await;
+    let task = tasks.expect("claims").pop().expect("a task waits");
+    let beats = [Beat::new(task.id, task.run_lease)];
+    // From another node: the one that records a run sends no heartbeat for it.
+    let endless = async {
+        loop {
+            let _ = other.heartbeat(&beats, LEASE_MS, CALLER).await;
+        }
+    };
+    let recorded = tokio::select! {
+        recorded = store.complete(task.id, task.run_lease, result(&task), CALLER) => recorded,
+        () = endless => unreachable!("it has no end"),
+    };
+    assert_eq!(recorded.expect("is recorded all the same"), Record::Recorded);
 }
