@@ -7,8 +7,6 @@
 //! niceness ranks it behind the others. **Rejected.** Spending without counting while the load average is low: it lags by
 //! minutes.
 
-use std::fs;
-
 /// What one pool did since the last look, and what it may do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Load {
@@ -89,39 +87,6 @@ pub(crate) fn rates(loads: &[Load], cpus: f64, others: f64, in_line: bool) -> Ve
     rates
 }
 
-/// How busy the machine is, from `/proc/stat`.
-#[derive(Debug, Default)]
-pub(crate) struct Machine {
-    before: Option<[u64; 2]>,
-}
-
-impl Machine {
-    /// CPUs in use since the last call; nothing at the first one, or where the system does not tell.
-    pub(crate) fn busy_cpus(&mut self) -> Option<f64> {
-        let stat = fs::read_to_string("/proc/stat").ok()?;
-        let now = busy_and_all(&stat)?;
-        // One line for all CPUs together, one for each.
-        let lines = stat.lines().filter(|line| line.starts_with("cpu")).count();
-        let [busy_before, all_before] = self.before.replace(now)?;
-        let all = now[1].saturating_sub(all_before);
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "ticks of a fraction of a second, and a number of CPUs"
-        )]
-        (all > 0).then(|| now[0].saturating_sub(busy_before) as f64 / all as f64 * lines.saturating_sub(1) as f64)
-    }
-}
-
-/// Ticks in which CPUs were busy, and all ticks, from the first line of `/proc/stat`.
-fn busy_and_all(stat: &str) -> Option<[u64; 2]> {
-    let line = stat.lines().next()?.strip_prefix("cpu ")?;
-    let ticks: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-    // user, nice, system, idle, iowait, irq, softirq, steal; guest time is part of user time.
-    let all: u64 = ticks.iter().take(8).sum();
-    let idle: u64 = ticks.iter().skip(3).take(2).sum();
-    (ticks.len() >= 8).then_some([all - idle, all])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,12 +137,5 @@ mod tests {
         let loads = [pool(Some(0.5), true, 1, 0.5)];
         assert_eq!(rates(&loads, 2.0, 2.0, false), [Some(0.5)]);
         assert_eq!(rates(&loads, 2.0, 0.0, true), [Some(0.5)]);
-    }
-
-    #[test]
-    fn busy_ticks_are_all_but_idle_and_waiting_ones() {
-        let stat = "cpu  100 20 30 400 50 6 7 8 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
-        assert_eq!(busy_and_all(stat), Some([171, 621]));
-        assert_eq!(busy_and_all("intr 1"), None);
     }
 }

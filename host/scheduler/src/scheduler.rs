@@ -6,7 +6,9 @@ use crate::{
     drain::DrainReport,
     events, heartbeat,
     lane::Lane,
-    limits, metrics,
+    limits,
+    machine::CpuTicks,
+    metrics,
     options::{CpuEnforcement, OptionsError, PoolLimits, Presence, SchedulerOptions},
     overflow,
     permits::Permits,
@@ -518,7 +520,7 @@ async fn share_overflow(shared: Arc<Shared>) {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     #[expect(clippy::cast_precision_loss, reason = "a number of CPUs")]
     let cpus = cpus as f64;
-    let mut machine = overflow::Machine::default();
+    let mut ticks_before = CpuTicks::read();
     let cpu = |state: &Arc<PoolState>| state.lane.budget().usage().cpu;
     let mut before: Vec<Duration> = shared.pools.iter().map(cpu).collect();
     let mut at = Instant::now();
@@ -532,7 +534,11 @@ async fn share_overflow(shared: Arc<Shared>) {
             .map(|(now, before)| now.saturating_sub(*before).as_secs_f64() / passed)
             .collect();
         before = used_until_now;
-        let busy = machine.busy_cpus();
+        let ticks = CpuTicks::read();
+        let busy = ticks
+            .zip(ticks_before)
+            .and_then(|(now, before)| now.busy_cpus_since(&before));
+        ticks_before = ticks;
         let limits: Vec<PoolLimits> = shared.pools.iter().map(|state| state.limits()).collect();
         if !limits.iter().any(|limits| limits.burst && limits.cpus.is_some()) {
             continue;

@@ -3,13 +3,15 @@
 //! **Problem.** What leaks a little for each task, or gets slower with each row, is not seen by a bench of seconds.
 //! **Promise.** The capacity is measured first; then tasks come by the clock at a share of it, window after window, and the
 //! last third of the windows is held against the first: resident memory of the whole process (clients included), and the time
-//! from sending a job to the start of its run. The command fails when one has grown. **Cost.** As long as you ask for, and
+//! from sending a job to the start of its run. The command fails when one has grown; beside each window stands what a hypervisor
+//! took of the machine meanwhile, since work delayed by others looks like growth. **Cost.** As long as you ask for, and
 //! some 2 GB of disk an hour: results are kept, as they would be. **Rejected.** One percentile over the whole time: slow growth
 //! hides in it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use formwork_scheduler::CpuTicks;
 use serde_json::json;
 
 use super::super::Shared;
@@ -66,6 +68,8 @@ struct Window {
     p50_ms: f64,
     p95_ms: f64,
     p99_ms: f64,
+    /// CPU time of the machine that its hypervisor gave to others, 0 to 1; nothing where the system does not tell.
+    stolen: Option<f64>,
 }
 
 struct Outcome {
@@ -133,11 +137,13 @@ async fn soak(subject: &Subject, options: &Options, capacity: f64, windows: usiz
         windows: Vec::with_capacity(windows),
     };
     for number in 1..=windows {
+        let before = CpuTicks::read();
         let paced = phases::paced(subject, rate, time, options.clients, options.payload_bytes).await?;
         let window = Window {
             p50_ms: paced.to_start_ms(50),
             p95_ms: paced.to_start_ms(95),
             p99_ms: paced.to_start_ms(99),
+            stolen: before.and_then(|before| CpuTicks::read()?.stolen_since(&before)),
             // Without what this bench notes of each job.
             resident_kib: {
                 drop(paced);
@@ -145,12 +151,15 @@ async fn soak(subject: &Subject, options: &Options, capacity: f64, windows: usiz
             },
         };
         eprintln!(
-            "window {number} of {windows}: {:.0} jobs/s, {} MiB, to start p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms",
+            "window {number} of {windows}: {:.0} jobs/s, {} MiB, to start p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms{}",
             rate,
             window.resident_kib >> 10,
             window.p50_ms,
             window.p95_ms,
-            window.p99_ms
+            window.p99_ms,
+            window
+                .stolen
+                .map_or_else(String::new, |stolen| format!(", {:.1} % stolen", stolen * 100.0))
         );
         outcome.windows.push(window);
     }
@@ -176,7 +185,7 @@ fn report(options: &Options, outcome: &Outcome, global: &Global) -> Result<(), F
     if global.json {
         let windows = outcome.windows.iter().map(|window| {
             json!({ "resident_kib": window.resident_kib, "p50_ms": window.p50_ms, "p95_ms": window.p95_ms,
-                "p99_ms": window.p99_ms })
+                "p99_ms": window.p99_ms, "stolen_share": window.stolen })
         });
         let bars = bars.iter().map(
             |(what, value, bar)| json!({ "what": what, "value": value, "bar": bar.text(), "met": bar.is_met(*value) }),
@@ -223,6 +232,7 @@ mod tests {
             p50_ms: 1.0,
             p95_ms: 1.0,
             p99_ms: 1.0,
+            stolen: None,
         };
         let outcome = Outcome {
             capacity: 1.0,
