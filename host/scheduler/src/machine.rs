@@ -35,7 +35,7 @@ impl CpuTicks {
         })
     }
 
-    /// CPUs that were not idle since `before`; nothing within one tick.
+    /// CPUs that were not idle since `before`, stolen ones among them; nothing within one tick.
     pub(crate) fn busy_cpus_since(&self, before: &Self) -> Option<f64> {
         let idle = self.share_since(before, |ticks| ticks.idle)?;
         Some((1.0 - idle) * f64::from(self.cpus))
@@ -60,12 +60,12 @@ mod tests {
     #[test]
     fn time_of_guests_is_counted_once_and_stolen_time_is_busy() {
         let before = CpuTicks::parse("cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0\ncpu1 0\nintr 1\ncpu 9\n").unwrap();
-        let now = CpuTicks::parse("cpu  100 10 40 400 50 0 1 20 70 0\ncpu0 0\ncpu1 0\nintr 1\n").unwrap();
+        let now = CpuTicks::parse("cpu  100 20 30 400 50 6 7 8 9 10\ncpu0 0\ncpu1 0\nintr 1\n").unwrap();
         assert_eq!(now.cpus, 2);
         let busy = now.busy_cpus_since(&before).unwrap();
         assert!((busy - 171.0 / 621.0 * 2.0).abs() < 1e-9, "{busy}");
         let stolen = now.stolen_since(&before).unwrap();
-        assert!((stolen - 20.0 / 621.0).abs() < 1e-9, "{stolen}");
+        assert!((stolen - 8.0 / 621.0).abs() < 1e-9, "{stolen}");
         assert_eq!(now.stolen_since(&now), None);
         assert_eq!(CpuTicks::parse("intr 1"), None);
         assert_eq!(CpuTicks::parse("cpu  1 2 3\ncpu0 1\n"), None);

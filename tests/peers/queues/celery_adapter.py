@@ -19,11 +19,10 @@ PROCESSES = min(os.cpu_count() or 1, PRODUCERS)
 
 
 def produce(first: int, jobs: int, rate: float, began: float) -> None:
-    """Every PROCESSES-th job; with a rate by the clock, else as fast as they are acknowledged."""
-    threads = PRODUCERS // PROCESSES
+    """The jobs of every PROCESSES-th producer; with a rate by the clock, else as fast as they are acknowledged."""
 
-    def one(thread: int) -> None:
-        for index in range(first + thread * PROCESSES, jobs, PROCESSES * threads):
+    def one(producer: int) -> None:
+        for index in range(producer, jobs, PRODUCERS):
             sent_us = now_us()
             if rate:
                 due = began + index / rate
@@ -32,7 +31,7 @@ def produce(first: int, jobs: int, rate: float, began: float) -> None:
                 sent_us = now_us() - (int(late * 1e6) if late > 0.002 else 0)
             job.apply_async((document(index, sent_us),))
 
-    running = [threading.Thread(target=one, args=(thread,)) for thread in range(threads)]
+    running = [threading.Thread(target=one, args=(producer,)) for producer in range(first, PRODUCERS, PROCESSES)]
     for thread in running:
         thread.start()
     for thread in running:

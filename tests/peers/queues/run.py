@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--class", dest="classes", choices=CLASSES, action="append")
-    parser.add_argument("--producers", type=int, default=PRODUCERS, help="clients that send at once, a multiple of the CPUs")
+    parser.add_argument("--producers", type=int, default=PRODUCERS, help="clients that send at once")
     parser.add_argument("--only", help="rows whose name has this text")
     parser.add_argument("--scale", type=float, default=1.0, help="times the jobs of each row")
     arguments = parser.parse_args()
