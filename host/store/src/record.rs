@@ -41,7 +41,7 @@ impl Applied {
 }
 
 impl TaskRecord {
-    /// The task of a step that may run now, and the first line of its history.
+    /// The task of a step that may run now; its history begins with [`TaskEvent::created`].
     pub(crate) fn create(
         id: TaskId,
         form: &str,
@@ -49,8 +49,8 @@ impl TaskRecord {
         step: &Step,
         priority: Priority,
         now: Millis,
-    ) -> (Self, TaskEvent) {
-        let task = Self {
+    ) -> Self {
+        Self {
             id,
             pool: step.pool,
             priority,
@@ -63,10 +63,7 @@ impl TaskRecord {
             finished_at: None,
             error: None,
             events: 1,
-        };
-        let who = Actor::Pipeline.as_str().to_owned();
-        let line = task.line(now, who, None, "created".to_owned());
-        (task, line)
+        }
     }
 
     /// Applies a command; a refusal changes nothing. `detail` follows the reason in the history.
@@ -91,20 +88,16 @@ impl TaskRecord {
             Some(detail) => format!("{}: {detail}", moved.why),
             None => moved.why.to_owned(),
         };
-        let line = self.line(now, who, Some(moved.from), why);
-        Ok(Applied::Moved(moved, line))
-    }
-
-    fn line(&self, at: Millis, who: String, from: Option<State>, why: String) -> TaskEvent {
-        TaskEvent {
+        let line = TaskEvent {
             sequence: self.events,
-            at,
+            at: now,
             who,
-            from,
+            from: Some(moved.from),
             to: self.lifecycle.state,
             run_lease: self.lifecycle.run_lease,
             why,
-        }
+        };
+        Ok(Applied::Moved(moved, line))
     }
 
     /// What became of a task whose lease had ended, once the command was applied.
@@ -113,6 +106,22 @@ impl TaskRecord {
             State::Dead => ReapedAs::Dead,
             State::Cancelled => ReapedAs::Cancelled,
             _ => ReapedAs::Recovered,
+        }
+    }
+}
+
+impl TaskEvent {
+    /// The first line of a task's history.
+    pub(crate) fn created(at: Millis) -> Self {
+        let life = Lifecycle::new(at);
+        Self {
+            sequence: 1,
+            at,
+            who: Actor::Pipeline.as_str().to_owned(),
+            from: None,
+            to: life.state,
+            run_lease: life.run_lease,
+            why: "created".to_owned(),
         }
     }
 }

@@ -9,7 +9,7 @@
 use formwork_store::{
     Beat, Error, HeartbeatReply, NewForm, NewProgress, NewSubmission, Store, SubmissionId, Submit, TaskId,
     sqlite::{Durability, Options, SqliteStore},
-    tasks::{Millis, Pool, RunLease, Step},
+    tasks::{Millis, Pool, RunLease, State, Step},
 };
 use std::{
     io::{BufRead, BufReader, Write},
@@ -288,6 +288,17 @@ async fn a_file_of_version_1_is_migrated_and_goes_on() {
     assert_eq!(reaped.len(), 1);
     let claimed = store.claim(Pool::High, "w-2", 1, 1_000, NOW.plus(30_000)).await;
     assert_eq!(claimed.expect("claimed")[0].run_lease, RunLease(2));
+    let history = store.task_history(task).await.expect("read");
+    let lines: Vec<_> = history.iter().map(|line| (line.sequence, line.why.as_str())).collect();
+    assert_eq!(
+        lines,
+        [(1, "created"), (2, "claimed"), (3, "lease_ended"), (4, "claimed")]
+    );
+    let [created, claimed, ..] = history.as_slice() else {
+        panic!("fewer than two lines")
+    };
+    assert_eq!((created.at, created.to, created.from), (NOW, State::Available, None));
+    assert_eq!((claimed.at, claimed.who.as_str()), (NOW.plus(1), "worker:w-1"));
     store.close().await;
 
     drop(open(&new));

@@ -14,7 +14,7 @@ use super::{
     heartbeat::Hold,
 };
 use crate::{
-    Error, Provenance, Result, StoreEvent, SubmissionId, TaskId,
+    Error, Provenance, Result, StoreEvent, SubmissionId, TaskEvent, TaskId,
     effects::Effects,
     record::{Applied, TaskRecord},
 };
@@ -325,8 +325,9 @@ impl<'a> Unit<'a> {
             let step = &plan.steps()[index];
             let priority: Priority = priority.unwrap_or(step.priority);
             let task_id = TaskId::new(id, step_number(index)?);
-            let (task, line) = TaskRecord::create(task_id, &form, version, step, priority, self.now);
-            self.history.push(EventDocument::new(task_id, line));
+            let task = TaskRecord::create(task_id, &form, version, step, priority, self.now);
+            self.history
+                .push(EventDocument::new(task_id, TaskEvent::created(self.now)));
             self.effects.moved(task.pool, None, State::Available);
             self.created.insert(task_id, task);
         }

@@ -1,4 +1,5 @@
-//! Moving one task: the row, its history line and its counter always change together.
+//! Making and moving one task: the row, its history line and its counter always change together. The first line needs
+//! no row of its own ([`super::views::history`]).
 
 use super::{
     rows::{change, lifecycle, lifecycle_columns, one, pool, priority},
@@ -135,7 +136,7 @@ pub(super) fn create(
     priority: formwork_tasks::Priority,
     now: Millis,
 ) -> Result<()> {
-    let (task, line) = TaskRecord::create(id, form, form_version, step, priority, now);
+    let task = TaskRecord::create(id, form, form_version, step, priority, now);
     change(
         write.connection,
         "INSERT INTO tasks (submission, step, step_name, form, form_version, pool, priority,
@@ -154,7 +155,6 @@ pub(super) fn create(
             now.0,
         ],
     )?;
-    record(write.connection, id, &line)?;
     write.effects.moved(task.pool, None, State::Available);
     Ok(())
 }

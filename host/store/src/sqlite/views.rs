@@ -178,17 +178,25 @@ pub(super) fn task(connection: &Connection, id: TaskId) -> Result<Option<TaskVie
     )
 }
 
-/// Everything that happened to a task.
+/// Everything that happened to a task. That it was made is said by its row, all later moves by lines of their own.
 pub(super) fn history(connection: &Connection, id: TaskId) -> Result<Vec<TaskEvent>> {
     all(
         connection,
-        "SELECT sequence, at, who, from_state, to_state, run_lease, why FROM task_events
-         WHERE submission = ?1 AND step = ?2 ORDER BY sequence",
+        "SELECT 1 AS sequence, created_at, NULL, NULL, NULL, NULL, NULL FROM tasks
+         WHERE submission = ?1 AND step = ?2
+         UNION ALL
+         SELECT sequence, at, who, from_state, to_state, run_lease, why FROM task_events
+         WHERE submission = ?1 AND step = ?2
+         ORDER BY sequence",
         params![id.submission.to_string(), id.step],
         |row| {
+            let (sequence, at) = (row.get(0)?, Millis(row.get(1)?));
+            if sequence == 1 {
+                return Ok(TaskEvent::created(at));
+            }
             Ok(TaskEvent {
-                sequence: row.get(0)?,
-                at: Millis(row.get(1)?),
+                sequence,
+                at,
                 who: row.get(2)?,
                 from: super::rows::maybe_parsed(row, 3)?,
                 to: parsed(row, 4)?,

@@ -479,7 +479,7 @@ mod tests {
         let id = TaskId::new(SubmissionId(Ulid::from_parts(1, 1)), 0);
         let score = |level: u8, at: i64| {
             let priority = Priority::try_new(level).expect("is a priority");
-            let (task, _) = TaskRecord::create(id, "form", 1, &Step::new("check"), priority, Millis(at));
+            let task = TaskRecord::create(id, "form", 1, &Step::new("check"), priority, Millis(at));
             ready_score(&task)
         };
         let year_2500 = 16_725_225_600_000;
