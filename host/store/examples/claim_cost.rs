@@ -20,7 +20,6 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use ulid::Ulid;
 
 /// Tasks that wait in the store that is compared with.
 const FEW: u64 = 1_000;
@@ -137,7 +136,7 @@ async fn fill(store: &dyn Store, count: u64) -> Result<(), Failed> {
 
 fn submission() -> NewSubmission {
     NewSubmission {
-        id: SubmissionId(Ulid::generate()),
+        id: SubmissionId::generate(),
         form: "bench".into(),
         form_version: 1,
         data: format!(r#"{{"message":"{}"}}"#, "x".repeat(200)),

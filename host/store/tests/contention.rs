@@ -26,7 +26,7 @@ const LEASE_MS: u64 = 60_000;
 
 fn submission() -> NewSubmission {
     NewSubmission {
-        id: SubmissionId(ulid::Ulid::generate()),
+        id: SubmissionId::generate(),
         form: "form".into(),
         form_version: 1,
         data: "{}".into(),

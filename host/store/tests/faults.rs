@@ -23,7 +23,6 @@ use formwork_store::{
 };
 use ledger::{FORM, Ledger, POOLS, STEPS, result};
 use std::sync::atomic::{AtomicU64, Ordering};
-use ulid::Ulid;
 
 const START: Millis = Millis(1_700_000_000_000);
 const LEASE_MS: u64 = 30_000;
@@ -51,7 +50,7 @@ impl<S: Store> Drive<'_, S> {
 
     /// A client that repeats its request under one key until it is answered.
     async fn submit(&mut self) {
-        let id = SubmissionId(Ulid::generate());
+        let id = SubmissionId::generate();
         let new = NewSubmission {
             id,
             form: FORM.into(),

@@ -126,7 +126,7 @@ impl Bench {
 
     /// Submits to version 1 of a form; the forms named like the pools have one step in that pool.
     pub(crate) async fn submit(&self, form: &str) -> SubmissionId {
-        let id = SubmissionId(ulid::Ulid::generate());
+        let id = SubmissionId::generate();
         let submission = NewSubmission {
             id,
             form: form.into(),

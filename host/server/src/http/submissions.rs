@@ -61,7 +61,7 @@ pub(crate) async fn create(
     // What the client sent decides, not which version was the latest at that moment: a repetition after a new version was
     // published is still a repetition.
     let fingerprint = || hex::encode(Sha256::digest(format!("{:?}\n{data}", query.version)));
-    let id = SubmissionId(ulid::Ulid::generate());
+    let id = SubmissionId::generate();
     let submitted_at = clock::now();
     let summary = SubmissionSummary {
         id,

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use ulid::Ulid;
 
 use crate::ledger::{FORM, Ledger, POOLS, STEPS, result};
 
@@ -167,7 +166,7 @@ impl World {
 
 /// Submits one document, again and again until the store says what became of it.
 pub(crate) async fn submit(store: &dyn Store, ledger: &Ledger) {
-    let id = SubmissionId(Ulid::generate());
+    let id = SubmissionId::generate();
     let new = NewSubmission {
         id,
         form: FORM.into(),

@@ -51,7 +51,7 @@ impl Queue {
 
     /// One submission, until it is done.
     pub(crate) async fn call(&self) -> anyhow::Result<()> {
-        let id = SubmissionId(ulid::Ulid::generate());
+        let id = SubmissionId::generate();
         let waiter = self.waiters.join(id);
         let submission = NewSubmission {
             id,

@@ -115,7 +115,7 @@ impl Source {
 
     /// One task; `number` makes its data its own, and with a priority it goes ahead of what fills the pool.
     pub(super) async fn submit(&self, number: usize, priority: Option<Priority>) -> anyhow::Result<TaskId> {
-        let id = SubmissionId(ulid::Ulid::generate());
+        let id = SubmissionId::generate();
         let submission = NewSubmission {
             id,
             form: self.kind.name().into(),

@@ -166,7 +166,7 @@ impl Client {
     async fn send(&mut self, document: String) -> anyhow::Result<()> {
         match self {
             Self::Store(store) => {
-                let id = SubmissionId(ulid::Ulid::generate());
+                let id = SubmissionId::generate();
                 let submission = NewSubmission {
                     id,
                     form: FORM_ID.into(),
