@@ -114,7 +114,7 @@ impl Serving {
         Self { child, url, log }
     }
 
-    fn run(&self, arguments: &[&str], input: &Value) -> (Option<i32>, String) {
+    fn run(&self, arguments: &[&str], input: &dyn std::fmt::Display) -> (Option<i32>, String) {
         let mut child = formwork(arguments)
             .args(["--server", &self.url])
             .stdin(Stdio::piped())
@@ -152,6 +152,29 @@ fn a_form_is_applied_used_and_looked_at_and_the_server_ends_when_told() {
     assert_eq!(server.run(&["form", "apply", "-", "--id", "people"], &bad).0, Some(4));
     assert_eq!(server.run(&["form", "show", "nobody"], &Value::Null).0, Some(3));
     assert_eq!(server.run(&["submit", "nobody", "-"], &json!({})).0, Some(3));
+
+    let many = format!("{}\n\nnot json\n{}\n", json!({ "name": "Bo" }), json!({ "name": "Cy" }));
+    let lines = [
+        "submit",
+        "people",
+        "-",
+        "--lines",
+        "--idempotency-key",
+        "import",
+        "--json",
+    ];
+    let submit_lines = || {
+        let (code, text) = server.run(&lines, &many);
+        let items: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((code, items.len()), (Some(4), 3), "{text}");
+        assert_eq!(
+            (&items[1]["line"], &items[1]["error"]["code"]),
+            (&json!(3), &json!("malformed-json"))
+        );
+        [items[0]["id"].clone(), items[2]["id"].clone()]
+    };
+    let first = submit_lines();
+    assert_eq!(submit_lines(), first, "repeated, not recorded again");
 
     let (code, text) = server.run(
         &["submit", "people", "-", "--wait", "30", "--json"],

@@ -1,4 +1,5 @@
-"""Celery on Redis. Contract: README.md. QUEUE_POOL is the worker's pool, QUEUE_TUNED=1 its tuned settings."""
+"""Celery on Redis. Contract: README.md. QUEUE_POOL is the worker's pool, QUEUE_TUNED=1 its tuned settings, QUEUE_BULK=1 sends
+groups of 100."""
 
 import multiprocessing
 import os
@@ -8,12 +9,14 @@ import threading
 import time
 
 import redis
+from celery import group
 
 from celery_app import URL, app, job
 from contract import CONCURRENCY, JOBS, PRODUCERS, RATE, SECONDS, WARM_UP_JOBS, begin, document, end, now_us
 
 POOL = os.environ.get("QUEUE_POOL", "prefork")
 TUNED = os.environ.get("QUEUE_TUNED") == "1"
+BULK = 100 if os.environ.get("QUEUE_BULK") == "1" else 1
 # Python threads of one process share one CPU: the producers get as many processes as there are CPUs.
 PROCESSES = min(os.cpu_count() or 1, PRODUCERS)
 
@@ -22,7 +25,12 @@ def produce(first: int, jobs: int, rate: float, began: float) -> None:
     """The jobs of every PROCESSES-th producer; with a rate by the clock, else as fast as they are acknowledged."""
 
     def one(producer: int) -> None:
-        for index in range(producer, jobs, PRODUCERS):
+        own = range(producer, jobs, PRODUCERS)
+        if BULK > 1 and not rate:
+            for start in range(0, len(own), BULK):
+                group(job.s(document(index, now_us())) for index in own[start : start + BULK]).apply_async()
+            return
+        for index in own:
             sent_us = now_us()
             if rate:
                 due = began + index / rate

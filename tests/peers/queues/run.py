@@ -209,15 +209,15 @@ def ratios(rows: list[dict]) -> list[str]:
     # The rate at which jobs are sent and then worked off, which is what a queue is for.
     for row in rows:
         row["both"] = [1 / (1 / one + 1 / other) for one, other in zip(row["enqueued"], row["completed"])]
-    celery = [row for row in rows if row["name"].startswith("Celery, prefork")]
-    tuned = [row for row in rows if row["name"].startswith("Celery, tuned")]
-    bull = [row for row in rows if row["name"].startswith("BullMQ") and not row["bulk"]]
-    peers = [("Celery (acks_late, reject_on_worker_lost, prefetch 1)", celery, "at least 20x"),
-             ("Celery tuned", tuned, ""),
-             ("the best BullMQ row, jobs added one by one", bull, "at least 1.5x")]
     lines = []
-    # Peers' clients are a library in the producer's process that talks to Redis: our row over HTTP does more, that in process less.
-    for ours in (row for row in rows if row["name"] in ("Formwork, HTTP, no-op", "Formwork, store in process, no-op")):
+    # Peers' clients are a library in the producer's process that talks to Redis: our rows over HTTP do more, that in process less.
+    for ours in (row for row in rows if row["name"].startswith("Formwork") and "no-op" in row["name"]):
+        # One by one against one by one, many in a call against many in a call.
+        comparable = [row for row in rows if row["bulk"] == ours["bulk"]]
+        peers = [("Celery (acks_late, reject_on_worker_lost, prefetch 1)",
+                  [row for row in comparable if "prefork 2, prefetch 1" in row["name"]], "at least 20x"),
+                 ("Celery tuned", [row for row in comparable if row["name"].startswith("Celery, tuned")], ""),
+                 ("the best BullMQ row", [row for row in comparable if row["name"].startswith("BullMQ")], "at least 1.5x")]
         lines += ["", f"| {ours['name']} against | enqueued/s | completed/s | both in turn/s | bar |", "|---|---|---|---|---|"]
         for name, chosen, bar in peers:
             if not chosen:

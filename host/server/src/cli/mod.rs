@@ -6,6 +6,7 @@ mod compile;
 mod demo;
 pub mod exit;
 mod form;
+mod lines;
 mod model;
 mod model_file;
 pub mod output;

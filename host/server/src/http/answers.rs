@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::problem::Problem;
 use crate::clock::rfc3339;
 
 /// A form and its version.
@@ -167,6 +168,59 @@ pub(crate) struct Accepted {
     pub location: String,
     /// Follows the request into its tasks and their log lines.
     pub correlation_id: String,
+}
+
+/// What became of a request's lines.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LinesAccepted {
+    /// The form version that the submissions are pinned to.
+    pub form: FormRef,
+    /// How many were recorded.
+    pub recorded: usize,
+    /// How many an earlier request had recorded under the same idempotency key.
+    pub replayed: usize,
+    /// How many could not be recorded; each has its `error`.
+    pub failed: usize,
+    /// One a line of the request that is not empty, in their order.
+    pub items: Vec<LineAccepted>,
+}
+
+/// What became of a line.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LineAccepted {
+    /// The line's number.
+    #[schema(example = 1)]
+    pub line: usize,
+    /// Its submission's id; absent when it could not be recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "01KF0Q6V7W5Z1M4B9N8D3R2T6X")]
+    pub id: Option<String>,
+    /// Whether an earlier request had recorded it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replayed: bool,
+    /// Why it could not be recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<LineError>,
+}
+
+/// What is wrong with one of many documents. It does not concern the others.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LineError {
+    /// As in problem documents, for example `malformed-json` or `plugin-failed`.
+    #[schema(example = "malformed-json")]
+    code: &'static str,
+    /// What is wrong, with the place.
+    detail: String,
+}
+
+impl From<Problem> for LineError {
+    fn from(problem: Problem) -> Self {
+        Self {
+            code: problem.code().as_str(),
+            // Its document is one line.
+            detail: problem.detail().replace("at line 1 column", "at column"),
+        }
+    }
 }
 
 /// A submission without data and steps.

@@ -64,6 +64,11 @@ fn routes() -> Vec<(&'static str, &'static [&'static str], MethodRouter<App>)> {
             &["get", "post"],
             post(submissions::create).get(submissions::list),
         ),
+        (
+            "/v1/forms/{form}/submit-lines",
+            &["post"],
+            post(submissions::create_lines),
+        ),
         ("/v1/forms/{form}/exports/{step}", &["get"], get(exports::get)),
         ("/v1/submissions/{id}", &["get"], get(submissions::get)),
         ("/v1/tasks", &["get"], get(tasks::list)),

@@ -30,7 +30,7 @@ use super::{
     paths(
         health::root, health::livez, health::readyz, health::problems, health::problem, metrics::get, get,
         forms::list, forms::get, forms::put, forms::versions, forms::version, validation::one, validation::lines,
-        submissions::create, submissions::list, submissions::get, exports::get,
+        submissions::create, submissions::create_lines, submissions::list, submissions::get, exports::get,
         tasks::list, tasks::get, task_events::get, tasks::cancel, tasks::retry,
         dead_letters::list, dead_letters::redrive, pools::list, pools::change, pools::pause, pools::resume, autoscale::get,
         plugins::list, plugins::push, plugins::get,

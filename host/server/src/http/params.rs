@@ -1,5 +1,7 @@
 //! Path, query and header values, checked where they enter.
 
+use std::num::NonZeroU32;
+
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
@@ -124,6 +126,20 @@ pub(crate) struct VersionQuery {
     /// A version of the form; the latest when absent.
     #[param(minimum = 1)]
     pub(crate) version: Option<u32>,
+}
+
+/// The query of a request of many lines.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct LinesQuery {
+    /// A version of the form; the latest when absent.
+    #[param(minimum = 1)]
+    pub(crate) version: Option<u32>,
+    /// The number of the first line, 1 when absent: the parts of a long file have the file's line numbers, in answers and
+    /// for idempotency.
+    #[param(value_type = Option<u32>, minimum = 1)]
+    pub(crate) first_line: Option<NonZeroU32>,
 }
 
 /// The client's key that makes a submission safe to repeat.

@@ -204,6 +204,12 @@ impl Problem {
         self.code
     }
 
+    /// What is wrong, with the place.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// A fault of ours: the cause is logged, the client gets the correlation id to ask with.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(error = %cause, "request failed");

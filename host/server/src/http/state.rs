@@ -9,6 +9,7 @@ use formwork_store::Store;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::json_body::Limits;
 use super::params::FormId;
 use super::problem::{Code, Problem};
 use crate::config;
@@ -54,6 +55,14 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Bounds of a submission's document.
+    pub(crate) fn document_limits(&self) -> Limits {
+        Limits {
+            bytes: self.http.body_limit_bytes,
+            depth: self.http.json_depth,
+        }
     }
 
     /// A published form, or the problem that says which exist.

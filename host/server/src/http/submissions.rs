@@ -1,5 +1,7 @@
 //! Taking submissions, and what became of them.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -7,14 +9,20 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use formwork_pipeline::Pipeline;
 use formwork_store::{Idempotency, NewSubmission, SubmissionId, SubmissionSummary, SubmissionView, Submit};
 use formwork_tasks::SubmissionStatus;
+use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
-use super::answers::{self, Accepted, List, SubmissionAnswer, SubmissionHead};
+use super::answers::{
+    self, Accepted, FormRef, LineAccepted, LineError, LinesAccepted, List, SubmissionAnswer, SubmissionHead,
+};
 use super::correlation::CorrelationId;
-use super::json_body::{self, Limits};
-use super::params::{FormId, InPath, InQuery, PageQuery, VersionQuery, idempotency_key, page, wait_seconds};
+use super::json_body;
+use super::params::{
+    FormId, InPath, InQuery, LinesQuery, PageQuery, VersionQuery, idempotency_key, page, wait_seconds,
+};
 use super::problem::{Code, Problem, ProblemDocument};
 use super::state::App;
 use crate::clock;
@@ -22,6 +30,10 @@ use crate::clock;
 /// Says that the answer is that of an earlier request under the same key.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// Lines of a request that are being recorded at a time: enough to share an fsync among many, and few enough that other
+/// clients' submissions are recorded between them.
+const LINES_IN_FLIGHT: usize = 64;
 
 /// Submit a document. It is acknowledged once it is on disk; with `Prefer: wait=SECONDS` the answer has the results if
 /// the work ends in time.
@@ -52,47 +64,30 @@ pub(crate) async fn create(
     let form = FormId::try_new(id)?;
     let key = idempotency_key(&headers)?;
     let wait = wait_seconds(&headers, app.http.max_wait_seconds)?;
-    let limits = Limits {
-        bytes: app.http.body_limit_bytes,
-        depth: app.http.json_depth,
+    let data = json_body::read(&headers, body, app.document_limits()).await?;
+    let target = Target {
+        pipeline: app.form(&form, query.version).await?,
+        form,
+        version: query.version,
     };
-    let data = json_body::read(&headers, body, limits).await?;
-    let pipeline = app.form(&form, query.version).await?;
-    // What the client sent decides, not which version was the latest at that moment: a repetition after a new version was
-    // published is still a repetition.
-    let fingerprint = || hex::encode(Sha256::digest(format!("{:?}\n{data}", query.version)));
-    let id = SubmissionId::generate();
+    let submission = target.submission(data, key, correlation_id);
+    let id = submission.id;
     let submitted_at = clock::now();
     let summary = SubmissionSummary {
         id,
-        form: form.0.clone(),
-        form_version: pipeline.version(),
+        form: submission.form.clone(),
+        form_version: submission.form_version,
         status: SubmissionStatus::Processing,
-        correlation_id: correlation_id.clone(),
+        correlation_id: submission.correlation_id.clone(),
         submitted_at,
         settled_at: None,
-    };
-    let submission = NewSubmission {
-        id,
-        form: form.0,
-        form_version: pipeline.version(),
-        correlation_id,
-        idempotency: key.map(|key| Idempotency {
-            key,
-            fingerprint: fingerprint(),
-        }),
-        priority: None,
-        data,
     };
     // Listen before anything is recorded, so that nothing falls between.
     let waiter = wait.map(|_| app.waiters.join(id));
     let (id, summary) = match app.store.submit(submission, submitted_at).await? {
         Submit::Created => (id, Some(summary)),
         Submit::Replayed { id } => (id, None),
-        Submit::KeyReused { id } => {
-            let detail = format!("this idempotency key was used for another request, which made submission {id}");
-            return Err(Problem::new(Code::IdempotencyKeyReused, detail).with("submission", id.to_string()));
-        }
+        Submit::KeyReused { id } => return Err(key_reused(id)),
     };
     tracing::info!(submission = %id, replayed = summary.is_none(), "submission recorded");
     let replayed = summary.is_none();
@@ -128,6 +123,134 @@ pub(crate) async fn create(
         headers.insert(PREFERENCE_APPLIED, applied);
     }
     Ok(response)
+}
+
+/// Where submissions go.
+struct Target {
+    pipeline: Arc<Pipeline>,
+    form: FormId,
+    /// The version that the client asked for.
+    version: Option<u32>,
+}
+
+impl Target {
+    /// A new submission of a document that was checked.
+    fn submission(&self, data: String, key: Option<String>, correlation_id: String) -> NewSubmission {
+        // What the client sent decides, not which version was the latest at that moment: a repetition after a new version
+        // was published is still a repetition.
+        let fingerprint = || hex::encode(Sha256::digest(format!("{:?}\n{data}", self.version)));
+        NewSubmission {
+            id: SubmissionId::generate(),
+            form: self.form.0.clone(),
+            form_version: self.pipeline.version(),
+            correlation_id,
+            idempotency: key.map(|key| Idempotency {
+                key,
+                fingerprint: fingerprint(),
+            }),
+            priority: None,
+            data,
+        }
+    }
+}
+
+fn key_reused(id: SubmissionId) -> Problem {
+    let detail = format!("this idempotency key was used for another request, which made submission {id}");
+    Problem::new(Code::IdempotencyKeyReused, detail).with("submission", id.to_string())
+}
+
+/// Submit many documents, one a line, each a submission of its own. A line that is wrong does not concern the others; a
+/// line with an `id` is on disk. Send an `Idempotency-Key`: a request that broke off can then be repeated as it is.
+#[utoipa::path(post, path = "/v1/forms/{form}/submit-lines", tag = "submissions",
+    params(("form" = String, Path, description = "The form's id"), LinesQuery,
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat: the same key, line number and document give the same submission")),
+    request_body(content = String, content_type = "application/x-ndjson", description = "One document a line",
+        example = "{ \"message\": \"Hello\" }\n{ \"message\": \"Is anyone there?\" }\n"),
+    responses(
+        (status = 200, description = "What became of each", body = LinesAccepted, example = json!({
+            "form": { "id": "contact", "version": 1 }, "recorded": 1, "replayed": 0, "failed": 1,
+            "items": [ { "line": 1, "id": "01KF0Q6V7W5Z1M4B9N8D3R2T6X" },
+                { "line": 2, "error": { "code": "malformed-json", "detail": "EOF while parsing an object at column 2" } } ] })),
+        (status = 400, description = "`invalid-form-id`, `invalid-request`", body = ProblemDocument),
+        (status = 404, description = "`unknown-form`, `unknown-form-version`", body = ProblemDocument),
+        (status = 413, description = "`body-too-large`: more than `http.lines_limit_bytes` in all", body = ProblemDocument),
+        (status = 415, description = "`unsupported-media-type`", body = ProblemDocument)))]
+pub(crate) async fn create_lines(
+    State(app): State<App>,
+    InPath(id): InPath<String>,
+    InQuery(query): InQuery<LinesQuery>,
+    CorrelationId(correlation_id): CorrelationId,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<LinesAccepted>, Problem> {
+    let form = FormId::try_new(id)?;
+    let key = idempotency_key(&headers)?;
+    let first = query.first_line.map_or(1, NonZeroU32::get) as usize;
+    let lines = json_body::read_lines(&headers, body, app.http.lines_limit_bytes, app.document_limits()).await?;
+    let target = Target {
+        pipeline: app.form(&form, query.version).await?,
+        form,
+        version: query.version,
+    };
+    let mut answer = LinesAccepted {
+        form: FormRef {
+            id: target.form.0.clone(),
+            version: target.pipeline.version(),
+        },
+        recorded: 0,
+        replayed: 0,
+        failed: 0,
+        items: Vec::with_capacity(lines.len()),
+    };
+    let submitting = lines.into_iter().map(|(number, document)| {
+        let line = first + number - 1;
+        let submission = document.map(|data| {
+            let key = key.as_ref().map(|key| format!("{key}/{line}"));
+            target.submission(data, key, format!("{correlation_id}-{line}"))
+        });
+        let store = &app.store;
+        async move {
+            let outcome = match submission {
+                Ok(submission) => {
+                    let id = submission.id;
+                    let submitted = store.submit(submission, clock::now()).await;
+                    submitted.map(|submitted| (id, submitted)).map_err(Problem::from)
+                }
+                Err(problem) => Err(problem),
+            };
+            (line, outcome)
+        }
+    });
+    let mut submitted = futures::stream::iter(submitting).buffered(LINES_IN_FLIGHT);
+    while let Some((line, outcome)) = submitted.next().await {
+        answer.add(line, outcome);
+    }
+    drop(submitted);
+    let (recorded, replayed, failed) = (answer.recorded, answer.replayed, answer.failed);
+    tracing::info!(recorded, replayed, failed, "submissions recorded");
+    Ok(Json(answer))
+}
+
+impl LinesAccepted {
+    fn add(&mut self, line: usize, outcome: Result<(SubmissionId, Submit), Problem>) {
+        let (id, replayed, error) = match outcome {
+            Ok((id, Submit::Created)) => (Some(id), false, None),
+            Ok((_, Submit::Replayed { id })) => (Some(id), true, None),
+            Ok((_, Submit::KeyReused { id })) => (None, false, Some(key_reused(id))),
+            Err(problem) => (None, false, Some(problem)),
+        };
+        *match (&error, replayed) {
+            (Some(_), _) => &mut self.failed,
+            (None, true) => &mut self.replayed,
+            (None, false) => &mut self.recorded,
+        } += 1;
+        self.items.push(LineAccepted {
+            line,
+            id: id.map(|id| id.to_string()),
+            replayed,
+            error: error.map(LineError::from),
+        });
+    }
 }
 
 /// The submission once it is settled, or nothing when the time is over or the server stops.

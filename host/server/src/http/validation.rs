@@ -13,10 +13,10 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::answers::{FormRef, PluginAnswer};
+use super::answers::{FormRef, LineError, PluginAnswer};
 use super::correlation::CorrelationId;
 use super::forms::{call_context, lane};
-use super::json_body::{self, Limits};
+use super::json_body;
 use super::params::{FormId, InPath, InQuery, VersionQuery};
 use super::problem::{Code, Problem, ProblemDocument};
 use super::state::App;
@@ -78,25 +78,7 @@ pub(crate) struct ValidatedItem {
     findings: Vec<Value>,
     /// Why it could not be checked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ItemError>,
-}
-
-/// Why one of many documents could not be checked. The others are.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ItemError {
-    /// As in problem documents, for example `malformed-json` or `plugin-failed`.
-    code: &'static str,
-    /// What is wrong, with the place.
-    detail: String,
-}
-
-impl From<Problem> for ItemError {
-    fn from(problem: Problem) -> Self {
-        Self {
-            code: problem.code().as_str(),
-            detail: problem.to_string(),
-        }
-    }
+    error: Option<LineError>,
 }
 
 /// Run the form's validators on a document; nothing is stored.
@@ -122,7 +104,7 @@ pub(crate) async fn one(
     body: Body,
 ) -> Result<Json<Validation>, Problem> {
     let id = FormId::try_new(id)?;
-    let data = json_body::read(&headers, body, document_limits(&app)).await?;
+    let data = json_body::read(&headers, body, app.document_limits()).await?;
     let pipeline = app.form(&id, query.version).await?;
     let submissions = vec![submission(correlation.0.clone(), data)];
     let context = call_context(&app, &correlation);
@@ -163,7 +145,7 @@ pub(crate) async fn lines(
     body: Body,
 ) -> Result<Json<Validations>, Problem> {
     let id = FormId::try_new(id)?;
-    let lines = json_body::read_lines(&headers, body, app.http.lines_limit_bytes, document_limits(&app)).await?;
+    let lines = json_body::read_lines(&headers, body, app.http.lines_limit_bytes, app.document_limits()).await?;
     let pipeline = app.form(&id, query.version).await?;
     let context = call_context(&app, &correlation);
     let mut answer = Validations {
@@ -225,13 +207,6 @@ impl Validations {
             }
         };
         self.items.push(item);
-    }
-}
-
-fn document_limits(app: &App) -> Limits {
-    Limits {
-        bytes: app.http.body_limit_bytes,
-        depth: app.http.json_depth,
     }
 }
 

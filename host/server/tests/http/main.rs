@@ -14,5 +14,6 @@ mod openapi;
 mod operations;
 mod selection;
 mod step_rules;
+mod submit_lines;
 mod support;
 mod validation;

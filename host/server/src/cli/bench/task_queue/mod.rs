@@ -141,9 +141,9 @@ fn summary(row: Row, rounds: &[Round]) -> Value {
         |figure: &dyn Fn(&Round) -> f64| median(rounds.iter().filter(|round| round.row == row).map(figure).collect());
     let mut summary = json!({
         "row": row.name(),
-        "enqueued_per_second": of(&|round| round.enqueued.figures.per_second),
-        "enqueue_p50_ms": of(&|round| round.enqueued.figures.p50_us / 1e3),
-        "enqueue_p95_ms": of(&|round| round.enqueued.figures.p95_us / 1e3),
+        "enqueued_per_second": of(&|round| round.enqueued.per_second()),
+        "enqueue_p50_ms": of(&|round| round.enqueued.requests.p50_us / 1e3),
+        "enqueue_p95_ms": of(&|round| round.enqueued.requests.p95_us / 1e3),
         "enqueue_fsyncs_per_job": of(&|round| round.enqueued.cost.commits_per_job),
         "completed_per_second": of(&|round| round.completed.per_second()),
         "complete_fsyncs_per_job": of(&|round| round.completed.cost.commits_per_job),

@@ -75,9 +75,17 @@ fn cpu_seconds(stat: &str) -> anyhow::Result<f64> {
 
 #[derive(Debug)]
 pub(crate) struct Enqueued {
-    pub(crate) figures: Figures,
+    jobs: u64,
+    /// Of requests, which are jobs where a row sends them one by one.
+    pub(crate) requests: Figures,
     pub(crate) seconds: f64,
     pub(crate) cost: Cost,
+}
+
+impl Enqueued {
+    pub(crate) fn per_second(&self) -> f64 {
+        self.jobs as f64 / self.seconds
+    }
 }
 
 /// All jobs by `clients` clients, nothing is worked off.
@@ -91,7 +99,8 @@ pub(crate) async fn enqueue(
     let producers = Producers::new(subject, clients, payload_bytes);
     let (samples, elapsed) = producers.closed(jobs).await?;
     Ok(Enqueued {
-        figures: Figures::of(samples, elapsed),
+        jobs,
+        requests: Figures::of(samples, elapsed),
         seconds: elapsed.as_secs_f64(),
         cost: Meters::read()?.cost_since(&before, jobs),
     })

@@ -37,6 +37,7 @@ enum Way {
 #[derive(Clone)]
 pub(crate) struct Producers {
     way: Way,
+    batch: u64,
     clients: u16,
     payload_bytes: usize,
 }
@@ -50,29 +51,32 @@ impl Producers {
         };
         Self {
             way,
+            batch: subject.row.batch(),
             clients,
             payload_bytes,
         }
     }
 
-    /// Sends jobs 0 to `jobs`, each client its next one when the last was acknowledged; answers how long each took, and
-    /// all together.
+    /// Sends jobs 0 to `jobs`, each client its next ones when the last were acknowledged; answers how long each request
+    /// took, and all together.
     pub(crate) async fn closed(self, jobs: u64) -> anyhow::Result<(Vec<Duration>, Duration)> {
         on_own_thread(move || async move {
             let next = AtomicU64::new(0);
             let clients = self.connect().await?;
             let began = Instant::now();
             let sending = clients.into_iter().map(|mut client| {
-                let (next, bytes) = (&next, self.payload_bytes);
+                let (next, batch, bytes) = (&next, self.batch, self.payload_bytes);
                 async move {
                     let mut samples = Vec::new();
                     loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= jobs {
+                        let first = next.fetch_add(batch, Ordering::Relaxed);
+                        if first >= jobs {
                             return anyhow::Ok(samples);
                         }
                         let sent = Instant::now();
-                        client.send(Job::document(number, now_us(), bytes)).await?;
+                        let numbers = first..jobs.min(first + batch);
+                        let documents = numbers.map(|number| Job::document(number, now_us(), bytes));
+                        client.send(documents.collect()).await?;
                         samples.push(sent.elapsed());
                     }
                 }
@@ -97,7 +101,7 @@ impl Producers {
                     let late = due.elapsed();
                     let since_due = if late > LATE { late } else { Duration::ZERO };
                     let sent_us = now_us().saturating_sub(u64::try_from(since_due.as_micros()).unwrap_or(0));
-                    client.send(Job::document(first + index, sent_us, bytes)).await?;
+                    client.send(vec![Job::document(first + index, sent_us, bytes)]).await?;
                 }
                 anyhow::Ok(())
             });
@@ -162,28 +166,34 @@ enum Client {
 }
 
 impl Client {
-    /// Sends a job; returns once it is acknowledged.
-    async fn send(&mut self, document: String) -> anyhow::Result<()> {
+    /// Sends jobs, over HTTP in one request; returns once they are acknowledged.
+    async fn send(&mut self, documents: Vec<String>) -> anyhow::Result<()> {
         match self {
             Self::Store(store) => {
-                let id = SubmissionId::generate();
-                let submission = NewSubmission {
-                    id,
-                    form: FORM_ID.into(),
-                    form_version: 1,
-                    data: document,
-                    correlation_id: id.to_string(),
-                    idempotency: None,
-                    priority: None,
-                };
-                let submitted = store.submit(submission, clock::now()).await?;
-                anyhow::ensure!(matches!(submitted, Submit::Created), "the submission was there already");
+                for data in documents {
+                    let id = SubmissionId::generate();
+                    let submission = NewSubmission {
+                        id,
+                        form: FORM_ID.into(),
+                        form_version: 1,
+                        data,
+                        correlation_id: id.to_string(),
+                        idempotency: None,
+                        priority: None,
+                    };
+                    let submitted = store.submit(submission, clock::now()).await?;
+                    anyhow::ensure!(matches!(submitted, Submit::Created), "the submission was there already");
+                }
             }
             Self::Http { address, sender } => {
-                let request = Request::post(format!("/v1/forms/{FORM_ID}/submissions"))
+                let (path, media_type) = match documents.len() {
+                    1 => ("submissions", "application/json"),
+                    _ => ("submit-lines", "application/x-ndjson"),
+                };
+                let request = Request::post(format!("/v1/forms/{FORM_ID}/{path}"))
                     .header(header::HOST, address.to_string())
-                    .header(header::CONTENT_TYPE, "application/json")
-                    .body(Body::from(document))?;
+                    .header(header::CONTENT_TYPE, media_type)
+                    .body(Body::from(documents.join("\n")))?;
                 sender.ready().await?;
                 let response = sender.send_request(request).await?;
                 let status = response.status();

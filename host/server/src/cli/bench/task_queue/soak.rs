@@ -125,7 +125,7 @@ async fn capacity(subject: &Subject, options: &Options) -> anyhow::Result<f64> {
     subject.pause().await?;
     let enqueued = phases::enqueue(subject, CAPACITY_JOBS, options.clients, options.payload_bytes).await?;
     let completed = phases::complete(subject, CAPACITY_JOBS).await?;
-    Ok(1.0 / (1.0 / enqueued.figures.per_second + 1.0 / completed.per_second()))
+    Ok(1.0 / (1.0 / enqueued.per_second() + 1.0 / completed.per_second()))
 }
 
 async fn soak(subject: &Subject, options: &Options, capacity: f64, windows: usize) -> anyhow::Result<Outcome> {

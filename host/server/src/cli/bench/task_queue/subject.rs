@@ -32,16 +32,27 @@ pub(crate) enum Row {
     HttpNoop,
     /// HTTP, a sandboxed validation.
     HttpValidate,
+    /// HTTP, 100 documents a request, a runner that does nothing.
+    HttpLinesNoop,
 }
 
 impl Row {
-    pub(crate) const ALL: [Self; 3] = [Self::StoreNoop, Self::HttpNoop, Self::HttpValidate];
+    pub(crate) const ALL: [Self; 4] = [Self::StoreNoop, Self::HttpNoop, Self::HttpValidate, Self::HttpLinesNoop];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::StoreNoop => "store, no-op",
             Self::HttpNoop => "http, no-op",
             Self::HttpValidate => "http, validate",
+            Self::HttpLinesNoop => "http, no-op, 100 a request",
+        }
+    }
+
+    /// Jobs of a request of the first phase.
+    pub(crate) fn batch(self) -> u64 {
+        match self {
+            Self::HttpLinesNoop => 100,
+            _ => 1,
         }
     }
 
